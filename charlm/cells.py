@@ -1,0 +1,147 @@
+"""The equations of one time step of each recurrent layer, and their derivatives.
+
+A step has B lanes and is feature-major: x is `[E, B]`, the state h (and c) and every gate `[H, B]`, so that each
+gate is a contiguous block of rows. δ stands for dL/d. docs/bptt.md derives the backward equations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar, TypeAlias
+
+import tensorflow as tf
+
+Tensor: TypeAlias = tf.Tensor
+State: TypeAlias = tuple[Tensor, ...]
+
+
+class Cell(ABC):
+    """One time step of a recurrent layer and its derivative. x is [E, B]; h, c and each gate [H, B]."""
+
+    name: ClassVar[str]
+    gates: ClassVar[int]
+    states: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+        """One step.
+
+        Args:
+            projected: W'x + b, [G, B].
+            recurrent: U'h (GRU: + its recurrent bias), [G, B].
+            state: h (and c) before the step.
+
+        Returns:
+            The state after the step, and the activations that `backward` needs, stacked to [A, B].
+        """
+
+    @abstractmethod
+    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """The step's derivative.
+
+        Args:
+            d_state: dL/dh (and dL/dc) after the step.
+            activations: what `forward` returned.
+            state: the state before the step.
+
+        Returns:
+            dL/d projected [G, B], dL/d recurrent [G, B], and the part of dL/d state that does not pass through
+            `recurrent`.
+        """
+
+    # Element-wise work compiled into one kernel each. Only the training graph uses these two.
+    @cached_property
+    def fused_forward(self) -> Callable[..., tuple[State, Tensor]]:
+        return tf.function(self.forward, jit_compile=True, autograph=False)
+
+    @cached_property
+    def fused_backward(self) -> Callable[..., tuple[Tensor, Tensor, State]]:
+        return tf.function(self.backward, jit_compile=True, autograph=False)
+
+
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000). Gates i, f, g, o.
+
+    i = σ(zᵢ)   f = σ(z_f)   g = tanh(z_g)   o = σ(zₒ)      z = W'x + U'h₋ + b
+    c = f·c₋ + i·g           h = o·tanh(c)
+
+    Backward, with δ for dL/d:
+    δc ← δc + δh·o·(1 − tanh²c)
+    δzᵢ = δc·g·i(1−i)   δz_f = δc·c₋·f(1−f)   δz_g = δc·i·(1−g²)   δzₒ = δh·tanh(c)·o(1−o)
+    δc₋ = δc·f          δh₋ = U·δz
+    """
+
+    name = "lstm"
+    gates = 4
+    states = ("h", "c")
+
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+        zi, zf, zg, zo = tf.split(projected + recurrent, 4)
+        i, f, g, o = tf.sigmoid(zi), tf.sigmoid(zf), tf.tanh(zg), tf.sigmoid(zo)
+        c = f * state[1] + i * g
+        tanh_c = tf.tanh(c)
+        return (o * tanh_c, c), tf.concat([i, f, g, o, tanh_c], 0)
+
+    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        i, f, g, o, tanh_c = tf.split(activations, 5)
+        dh, dc = d_state
+        dc += dh * o * (1 - tanh_c * tanh_c)
+        dz = tf.concat(
+            [dc * g * i * (1 - i), dc * state[1] * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], 0
+        )
+        return dz, dz, (tf.zeros_like(dh), dc * f)
+
+
+class GRU(Cell):
+    """Gated recurrent unit (Cho et al. 2014), in cuDNN's form: the reset gate after the product. Gates z, r, n.
+
+    z = σ(x_z + u_z)   r = σ(x_r + u_r)   n = tanh(x_n + r·u_n)      x = W'x + b, u = U'h₋ + b'
+    h = z·h₋ + (1 − z)·n
+
+    Backward:
+    δx_z = δh·(h₋ − n)·z(1−z)   δx_n = δh·(1−z)·(1−n²)   δx_r = δx_n·u_n·r(1−r)
+    δu_z = δx_z                 δu_n = δx_n·r            δu_r = δx_r
+    δh₋ = δh·z + U·δu
+    """
+
+    name = "gru"
+    gates = 3
+    states = ("h",)
+
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+        (xz, xr, xn), (uz, ur, un) = tf.split(projected, 3), tf.split(recurrent, 3)
+        z, r = tf.sigmoid(xz + uz), tf.sigmoid(xr + ur)
+        n = tf.tanh(xn + r * un)
+        return (z * state[0] + (1 - z) * n,), tf.concat([z, r, n, un], 0)
+
+    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        z, r, n, un = tf.split(activations, 4)
+        (dh,) = d_state
+        dz = dh * (state[0] - n) * z * (1 - z)
+        dn = dh * (1 - z) * (1 - n * n)
+        dr = dn * un * r * (1 - r)
+        return tf.concat([dz, dr, dn], 0), tf.concat([dz, dr, dn * r], 0), (dh * z,)
+
+
+class RNN(Cell):
+    """Elman's simple recurrent network (1990).
+
+    h = tanh(W'x + U'h₋ + b)        backward: δz = δh·(1 − h²)   δh₋ = U·δz
+    """
+
+    name = "rnn"
+    gates = 1
+    states = ("h",)
+
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+        h = tf.tanh(projected + recurrent)
+        return (h,), h
+
+    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        dz = d_state[0] * (1 - activations * activations)
+        return dz, dz, (tf.zeros_like(dz),)
+
+
+CELLS: dict[str, Cell] = {cell.name: cell for cell in (LSTM(), GRU(), RNN())}

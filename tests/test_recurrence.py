@@ -1,0 +1,223 @@
+"""The gradient is right: every cell, one and three layers, against four independent answers.
+
+The largest relative error of each comparison is collected and printed by conftest.py at the end of the run.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from reference import LAYERS
+
+from charlm.cells import CELLS
+from charlm.recurrence import STEPS_PER_ITERATION, Weights, backward_window, forward_window, step, unroll
+
+B, E, H = 3, 4, 5
+SHORT, LONG = 6, 2 * STEPS_PER_ITERATION + 5
+KERAS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+
+def weights_of(cell, inputs, rng):
+    gates = CELLS[cell].gates * H
+    bias = (2, gates) if cell == "gru" else (gates,)
+    return Weights(*(tf.constant(rng.normal(0, 0.5, s)) for s in ((inputs, gates), (H, gates), bias)))
+
+
+class Stack:
+    """A stack of layers in float64 with a fixed random linear read-out of hidden values and final states."""
+
+    def __init__(self, cell, layers, length, seed=0):
+        rng = np.random.default_rng(seed)
+        self.cell, self.length = CELLS[cell], length
+        self.x = tf.constant(rng.normal(size=(length, E, B)))
+        self.weights = [weights_of(cell, E if n == 0 else H, rng) for n in range(layers)]
+        names = self.cell.states
+        self.state = [tuple(tf.constant(rng.normal(size=(H, B))) for _ in names) for _ in range(layers)]
+        self.read_hidden = tf.constant(rng.normal(size=(length, H, B)))
+        self.read_final = [tuple(tf.constant(rng.normal(size=(H, B))) for _ in names) for _ in range(layers)]
+
+    @property
+    def parameters(self):
+        return tf.nest.flatten((self.x, self.weights, self.state))
+
+    def loss(self, parameters, layer, resets=None):
+        x, weights, state = tf.nest.pack_sequence_as((self.x, self.weights, self.state), list(parameters))
+        total = tf.zeros((), tf.float64)
+        for w, s, read in zip(weights, state, self.read_final, strict=True):
+            x, final = layer(self.cell, x, w, s, resets)
+            total += sum(tf.reduce_sum(a * b) for a, b in zip(final, read, strict=True))
+        return total + tf.reduce_sum(x * self.read_hidden)
+
+
+def ours(cell, x, weights, state, resets):
+    return unroll(cell, x, weights, state, resets)[:2]
+
+
+def unrolled_by_autodiff(cell, x, weights, state, resets):
+    hidden = []
+    for t in range(x.shape[0]):
+        if resets is not None:
+            state = tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
+        state = step(cell, x[t], weights, state)
+        hidden.append(state[0])
+    return tf.stack(hidden), state
+
+
+def gradients(stack, layer, resets=None, graph=False):
+    def run(parameters):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            loss = stack.loss(parameters, layer, resets)
+        return tape.gradient(loss, parameters)
+
+    return [g.numpy() for g in (tf.function(run) if graph else run)(stack.parameters)]
+
+
+def relative(a, b):
+    return max(np.abs(p - q).max() / max(np.abs(q).max(), 1e-12) for p, q in zip(a, b, strict=True))
+
+
+def some_resets(length, seed=1):
+    return tf.constant(np.random.default_rng(seed).random((length, B)) < 0.2)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+class TestGradient:
+    def test_finite_differences(self, cell, layers, errors):
+        stack = Stack(cell, layers, SHORT)
+        loss = tf.function(lambda p: stack.loss(p, ours))
+        eps, rng = 1e-5, np.random.default_rng(2)
+        found, parameters = gradients(stack, ours), [p.numpy() for p in stack.parameters]
+        estimated, expected = [], []
+        for n, p in enumerate(parameters):
+            for index in rng.choice(p.size, min(p.size, 12), replace=False):
+                ends = []
+                for sign in (1, -1):
+                    moved = p.copy()
+                    moved.flat[index] += sign * eps
+                    ends.append(float(loss([*parameters[:n], moved, *parameters[n + 1 :]])))
+                estimated.append((ends[0] - ends[1]) / (2 * eps))
+                expected.append(found[n].flat[index])
+        error = np.abs(np.subtract(estimated, expected)).max() / np.abs(estimated).max()
+        assert errors("finite differences", cell, layers, error) < 1e-6
+
+    @pytest.mark.parametrize("resets", [False, True])
+    def test_autodiff_through_an_unrolled_loop(self, cell, layers, resets, errors):
+        stack = Stack(cell, layers, LONG)
+        r = some_resets(LONG) if resets else None
+        error = relative(gradients(stack, ours, r), gradients(stack, unrolled_by_autodiff, r))
+        assert errors("autodiff", cell, layers, error) < 1e-11
+
+    def test_in_a_graph_as_eagerly(self, cell, layers):
+        stack = Stack(cell, layers, LONG)
+        assert relative(gradients(stack, ours, graph=True), gradients(stack, ours)) < 1e-12
+
+    def test_the_newest_losses_reach_the_first_symbol(self, cell, layers, errors):
+        """k1 < k2: the loss of the newest k1 steps alone, differentiated back to the window's first symbol."""
+        stack = Stack(cell, layers, LONG)
+        scored = np.zeros((LONG, 1, 1))
+        scored[-4:] = 1
+        stack.read_hidden = stack.read_hidden * scored
+        stack.read_final = tf.nest.map_structure(tf.zeros_like, stack.read_final)
+        found = gradients(stack, ours)
+        assert np.abs(found[0][0]).max() > 0
+        assert errors("k1 < k2", cell, layers, relative(found, gradients(stack, unrolled_by_autodiff))) < 1e-11
+
+
+@pytest.mark.parametrize("cell", CELLS)
+class TestForward:
+    @pytest.mark.parametrize("length", [1, STEPS_PER_ITERATION, LONG])
+    def test_numpy_reference(self, cell, length, errors):
+        stack = Stack(cell, 1, length)
+        out = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0])
+        columns = [np.swapaxes(s, 0, 1) for s in stack.state[0]]
+        hidden, final = LAYERS[cell](np.swapaxes(stack.x, 1, 2), *stack.weights[0], *columns)
+        assert errors("NumPy forward", cell, 1, relative([np.swapaxes(out.hidden, 1, 2)], [hidden])) < 1e-12
+        assert relative([tf.transpose(s) for s in out.final], final) < 1e-12
+        assert relative([s[-1] for s in out.states], out.final) == 0
+
+    def test_keras_layer_with_the_same_weights(self, cell, errors):
+        stack = Stack(cell, 1, LONG)
+        layer = KERAS[cell](H, return_sequences=True, dtype="float64")
+        layer.build((B, LONG, E))
+        layer.set_weights([w.numpy() for w in stack.weights[0]])
+        x = tf.transpose(stack.x, (2, 0, 1))
+        theirs = layer(x, initial_state=[tf.transpose(s) for s in stack.state[0]])
+        hidden = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0]).hidden
+        error = relative([tf.transpose(hidden, (2, 0, 1)).numpy()], [theirs.numpy()])
+        assert errors("Keras forward", cell, 1, error) < 1e-6  # Keras computes some activations in float32
+
+    def test_pytorch_cell(self, cell, errors):
+        torch = pytest.importorskip("torch")
+        stack = Stack(cell, 1, LONG)
+        kernel, recurrent_kernel, bias = (w.numpy() for w in stack.weights[0])
+        order = {"lstm": [0, 1, 2, 3], "gru": [1, 0, 2], "rnn": [0]}[cell]
+
+        def rows(w):
+            return torch.tensor(np.concatenate([np.split(w, CELLS[cell].gates, -1)[n] for n in order], -1).T.copy())
+
+        layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell](E, H).double()
+        biases = bias if cell == "gru" else (bias, np.zeros_like(bias))
+        with torch.no_grad():
+            for name, value in zip(
+                ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), (kernel, recurrent_kernel, *biases), strict=True
+            ):
+                getattr(layer, f"{name}_l0").copy_(rows(value))
+            state = [torch.tensor(s.numpy().T.copy())[None] for s in stack.state[0]]
+            theirs, _ = layer(
+                torch.tensor(np.swapaxes(stack.x, 1, 2).copy()), tuple(state) if len(state) == 2 else state[0]
+            )
+        hidden = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0]).hidden
+        assert errors("PyTorch forward", cell, 1, relative([np.swapaxes(hidden, 1, 2)], [theirs.numpy()])) < 1e-12
+
+    def test_two_windows_are_one_double_window(self, cell):
+        stack = Stack(cell, 1, 2 * LONG)
+        whole = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0])
+        first = unroll(stack.cell, stack.x[:LONG], stack.weights[0], stack.state[0])
+        second = unroll(stack.cell, stack.x[LONG:], stack.weights[0], first.final)
+        assert relative([tf.concat([first.hidden, second.hidden], 0).numpy()], [whole.hidden.numpy()]) < 1e-14
+        assert relative([s[LONG - 1] for s in whole.states], first.final) < 1e-14
+
+    def test_a_reset_forgets_all_that_came_before(self, cell):
+        stack = Stack(cell, 1, LONG)
+        resets = np.zeros((LONG, B))
+        resets[20, 1] = 1
+        x = stack.x.numpy()
+        x[:20] += 1
+        a = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0], tf.constant(resets)).hidden.numpy()
+        b = unroll(stack.cell, tf.constant(x), stack.weights[0], stack.state[0], tf.constant(resets)).hidden.numpy()
+        assert np.abs(a[20:, :, 1] - b[20:, :, 1]).max() == 0
+        assert np.abs(a[20:, :, 0] - b[20:, :, 0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_adjoints_are_the_gradients_of_every_windows_start(cell, errors):
+    """dL/d the state that step t started from is the incoming state's gradient of the window that begins at t."""
+    stack = Stack(cell, 1, LONG)
+    (weights,), (state,) = stack.weights, stack.state
+    window = forward_window(stack.cell, stack.x, weights, state)
+    found = backward_window(
+        stack.cell, stack.x, weights, window, stack.read_hidden, stack.read_final[0], with_adjoints=True
+    )
+    for t in (1, 7, STEPS_PER_ITERATION, LONG - 1):
+        start = tuple(s[t - 1] for s in window.states)
+        with tf.GradientTape() as tape:
+            tape.watch(start)
+            hidden, final = unrolled_by_autodiff(stack.cell, stack.x[t:], weights, start, None)
+            loss = tf.reduce_sum(hidden * stack.read_hidden[t:])
+            loss += sum(tf.reduce_sum(a * b) for a, b in zip(final, stack.read_final[0], strict=True))
+        error = relative([a[t].numpy() for a in found.adjoints], [g.numpy() for g in tape.gradient(loss, start)])
+        assert errors("state gradient at every step", cell, 1, error) < 1e-11
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_operands(cell, errors):
+    """Operands have 8 significant bits, sums and state are float32: gradients stay within 5 % of float32's."""
+    stack = Stack(cell, 2, LONG)
+
+    def low(cell, x, weights, state, resets):
+        return unroll(cell, x, weights, state, resets, tf.bfloat16)[:2]
+
+    error = relative(gradients(stack, low), gradients(stack, ours))
+    assert 0 < errors("bfloat16 operands", cell, 2, error) < 0.05
