@@ -59,10 +59,10 @@ class Unrolled(NamedTuple):
     states: State  # after every step, each [T, H, B]
 
 
-class _Operands:
-    """A layer's weights made ready for a window's products: cast and transposed once."""
+class Operands:
+    """A layer's weights made ready for products with columns: cast and transposed once."""
 
-    def __init__(self, weights: Weights, precision: tf.DType | None) -> None:
+    def __init__(self, weights: Weights, precision: tf.DType | None = None) -> None:
         self.dtype = weights.kernel.dtype
         self.precision = precision or self.dtype
         self.kernel, self.recurrent_kernel = (tf.cast(w, self.precision) for w in weights[:2])
@@ -83,12 +83,6 @@ class _Operands:
         """U'h, with the recurrent bias where the cell has one, for [H, B]."""
         product = self.product(self.recurrent_kernel_t, h)
         return product if self.recurrent_bias is None else product + self.recurrent_bias
-
-
-def step(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> State:
-    """One time step without a way back, free of loops: inputs [E, B], state each [H, B]; the state after it."""
-    ready = _Operands(weights, None)
-    return cell.forward(ready.project(inputs), ready.recur(state[0]), state)[0]
 
 
 def _steps(sequence: Tensor, start: Tensor | int, count: int) -> Tensor:
@@ -131,7 +125,7 @@ def forward_window(
         precision: of the products' operands, the weights' own if None. Sums and state keep the weights' precision.
     """
     length, states = inputs.shape[0], len(state)
-    ready = _Operands(weights, precision)
+    ready = Operands(weights, precision)
 
     def walk(start: Tensor | int, count: int, state: State, arrays: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
         for u, x in enumerate(tf.unstack(ready.project(_steps(inputs, start, count)), count)):
@@ -179,7 +173,7 @@ def backward_window(
         with_adjoints: whether dL/d the state that each step started from is wanted.
     """
     length, states = inputs.shape[0], len(d_final)
-    ready = _Operands(weights, precision)
+    ready = Operands(weights, precision)
 
     def walk(end: Tensor | int, count: int, d_state: State, sums: State, arrays: Any) -> tuple[Any, ...]:
         start = end - count
@@ -242,6 +236,19 @@ def unroll(
 
     With `differentiate_inputs` false no gradient reaches the inputs, which saves a product where they are one-hot.
     """
+    run = _eager_unroll if tf.executing_eagerly() else _unroll
+    return run(cell, inputs, weights, tuple(state), resets, precision, differentiate_inputs)
+
+
+def _unroll(
+    cell: Cell,
+    inputs: Tensor,
+    weights: Weights,
+    state: State,
+    resets: Tensor | None,
+    precision: tf.DType | None,
+    differentiate_inputs: bool,
+) -> Unrolled:
     states = len(state)
 
     @tf.custom_gradient
@@ -265,5 +272,8 @@ def unroll(
 
         return (window.states[0], *(s[-1] for s in window.states), *window.states), gradient
 
-    outputs = run(inputs, *(tf.convert_to_tensor(w) for w in weights), *state)
+    outputs = run(inputs, *weights, *state)
     return Unrolled(outputs[0], outputs[1 : 1 + states], tuple(map(tf.stop_gradient, outputs[1 + states :])))
+
+
+_eager_unroll = tf.function(_unroll, autograph=False)

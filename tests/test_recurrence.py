@@ -10,7 +10,7 @@ import tensorflow as tf
 from reference import LAYERS
 
 from charlm.cells import CELLS
-from charlm.recurrence import STEPS_PER_ITERATION, Weights, backward_window, forward_window, step, unroll
+from charlm.recurrence import STEPS_PER_ITERATION, Operands, Weights, backward_window, forward_window, unroll
 
 B, E, H = 3, 4, 5
 SHORT, LONG = 6, 2 * STEPS_PER_ITERATION + 5
@@ -54,11 +54,11 @@ def ours(cell, x, weights, state, resets):
 
 
 def unrolled_by_autodiff(cell, x, weights, state, resets):
-    hidden = []
+    hidden, ready = [], Operands(weights)
     for t in range(x.shape[0]):
         if resets is not None:
             state = tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
-        state = step(cell, x[t], weights, state)
+        state, _ = cell.forward(ready.project(x[t]), ready.recur(state[0]), state)
         hidden.append(state[0])
     return tf.stack(hidden), state
 

@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+CHARLM := $(VENV)/bin/charlm
+CORPUS ?= data/pydocs.txt
+
+.PHONY: demo test lint resume-proof quality clean
+
+demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
+	$(CHARLM) train $(CORPUS) --minutes 2
+	$(CHARLM) generate --prompt "The " --length 400 --seed 1
+
+test: $(VENV)/.installed-dev  ## lint, types, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest
+
+resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and --resume, for LSTM and GRU
+	$(VENV)/bin/python benchmarks/resume_proof.py $(CORPUS)
+
+quality: $(VENV)/.installed  ## what CORPUS reaches in two minutes: make quality CORPUS=file
+	$(VENV)/bin/python benchmarks/quality.py $(CORPUS)
+
+data/pydocs.txt: | $(VENV)/.installed
+	$(CHARLM) corpus pydocs $@
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:  ## the environment and caches; trained models stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

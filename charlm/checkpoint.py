@@ -1,0 +1,323 @@
+"""The run directory: atomic, verified, self-contained.
+
+    models/NAME/
+      config.json             the resolved configuration, versions, corpus and seed
+      metrics.jsonl           one line per event (a log: not needed to load)
+      checkpoints/step-00001200/
+        config.json, tokenizer.json or tokenizer.model
+        weights.safetensors   what generation needs
+        training.safetensors  optimizer slots and the carried state
+        progress.json         step, epoch, cursor, best score, schedule, threads and lane groups
+        MANIFEST.json         size and SHA-256 of every file here, and a digest of itself
+
+A checkpoint is written beside its place, synced and renamed: it is whole or it is not there. Whoever loads one
+verifies all of it. Nothing here is unpickled, and no Keras model file is read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from charlm.config import Config
+from charlm.errors import CharlmError, ModelError, UsageError
+from charlm.tokenizers import Tokenizer, load_tokenizer
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+KEPT = 3
+LARGEST_JSON = 1 << 26
+_STEP = re.compile(r"step-(\d{8,})")
+_log = logging.getLogger("charlm")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON readable by people, synced to disk."""
+    _write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: the file is missing, too large, or holds no JSON object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ModelError(f"{path}: is damaged: larger than any such file that charlm writes")
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: is missing, damaged, or not charlm's: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: is damaged: holds no JSON object")
+    return value
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own_digest(files: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One whole checkpoint on disk."""
+
+    path: Path
+    step: int
+
+    def verify(self) -> None:
+        """Compares every file with the manifest.
+
+        Raises:
+            ModelError: a file is missing, added, or differs in size or content.
+        """
+        manifest = read_json(self.path / "MANIFEST.json")
+        files = manifest.get("files")
+        if not isinstance(files, dict) or manifest.get("digest") != _own_digest(files):
+            raise ModelError(f"{self.path}: is damaged: MANIFEST.json does not match its own digest")
+        for name, entry in files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise ModelError(f"{self.path}: is damaged: {name} is missing")
+            if file.stat().st_size != entry["size"] or _digest(file) != entry["sha256"]:
+                raise ModelError(f"{self.path}: is damaged: {name} has changed since it was written")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run's record: configuration, versions, corpus."""
+        return read_json(self.path / "config.json")
+
+    def config(self) -> Config:
+        """The configuration it was written with."""
+        path = self.path / "config.json"
+        try:
+            return Config.from_dict(self.record["config"], str(path))
+        except (KeyError, UsageError) as error:
+            raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
+
+    def progress(self) -> dict[str, Any]:
+        """Where training stood."""
+        return read_json(self.path / "progress.json")
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        return load_tokenizer(self.path, self.config().data.tokenizer)
+
+    def arrays(self, name: str) -> Arrays:
+        """The arrays in `weights.safetensors` or `training.safetensors`."""
+        try:
+            return safetensors.numpy.load_file(self.path / f"{name}.safetensors")
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ModelError(f"{self.path}: {name}.safetensors cannot be read: {error}") from None
+
+
+class Run:
+    """A run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `config.json` says of the run."""
+        return read_json(self.path / "config.json")
+
+    @classmethod
+    def create(cls, path: Path, record: Mapping[str, Any]) -> Run:
+        """Makes a new run directory with its record."""
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_json(path / "config.json", record)
+        except OSError as error:
+            raise CharlmError(f"{path}: cannot be written: {error.strerror}") from None
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run against other processes that would train it.
+
+        Raises:
+            CharlmError: another process does.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise CharlmError(f"{self.path}: is being trained by another process") from None
+            yield
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Appends a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Its checkpoints, oldest first."""
+        folder = self.path / "checkpoints"
+        found = [(_STEP.fullmatch(entry.name), entry) for entry in folder.iterdir()] if folder.is_dir() else []
+        return sorted((Checkpoint(p, int(m[1])) for m, p in found if m), key=lambda c: c.step)
+
+    def save(
+        self, step: int, weights: Arrays, training: Arrays, progress: Mapping[str, Any], tokenizer: Tokenizer
+    ) -> Checkpoint:
+        """Writes the checkpoint of `step`, then removes all but the last three and the best.
+
+        Args:
+            step: updates done.
+            weights: what generation needs.
+            training: what resuming needs besides.
+            progress: with "best", the step of the best score so far, or None.
+            tokenizer: the run's.
+
+        Raises:
+            CharlmError: the disk is full or refuses.
+        """
+        place = self.path / "checkpoints" / f"step-{step:08}"
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            for left in place.parent.glob(".step-*"):
+                shutil.rmtree(left)
+            beside.mkdir()
+            shutil.copyfile(self.path / "config.json", beside / "config.json")
+            tokenizer.save(beside)
+            _write(beside / "weights.safetensors", safetensors.numpy.save(weights))
+            _write(beside / "training.safetensors", safetensors.numpy.save(training))
+            write_json(beside / "progress.json", progress)
+            files = {
+                file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in sorted(beside.iterdir())
+            }
+            write_json(beside / "MANIFEST.json", {"files": files, "digest": _own_digest(files)})
+            _sync_directory(beside)
+            if place.exists():
+                shutil.rmtree(place)
+            beside.rename(place)
+            _sync_directory(place.parent)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
+        for old in self.checkpoints()[:-KEPT]:
+            if old.step != progress["best"]:
+                shutil.rmtree(old.path)
+        return Checkpoint(place, step)
+
+    def last(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None if there is none yet; warns of damaged ones it passes over.
+
+        Raises:
+            ModelError: there are checkpoints and all are damaged.
+        """
+        checkpoints = self.checkpoints()
+        for checkpoint in reversed(checkpoints):
+            try:
+                checkpoint.verify()
+            except ModelError as error:
+                _log.warning("%s", error)
+                continue
+            return checkpoint
+        if checkpoints:
+            raise ModelError(f"{self.path}: every checkpoint is damaged")
+        return None
+
+    def pick(self, which: str) -> Checkpoint:
+        """The checkpoint called "best", "last", or by its step; verified.
+
+        The best falls back on the last whole one, with a warning, if it is damaged.
+
+        Raises:
+            ModelError: there is none.
+        """
+        last = self.last()
+        if last is None:
+            raise ModelError(f"{self.path}: has no checkpoint yet; train it further with --resume")
+        if which == "last":
+            return last
+        step = last.progress()["best"] if which == "best" else int(which)
+        found = next((c for c in self.checkpoints() if c.step == step), None)
+        if found is None and which != "best":
+            known = ", ".join(str(c.step) for c in self.checkpoints())
+            raise ModelError(f"{self.path}: has no checkpoint of step {which}; there are {known}")
+        if found is None or found == last:
+            return last
+        try:
+            found.verify()
+        except ModelError as error:
+            if which != "best":
+                raise
+            _log.warning("%s; using step %d", error, last.step)
+            return last
+        return found
+
+
+def find_run(model: str | None, models: Path) -> Run:
+    """A run by directory or by name under `models`; the newest one for None.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if model is not None:
+        for path in (Path(model), models / model):
+            if (path / "config.json").is_file():
+                return Run(path)
+        raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/")
+    runs = [path.parent for path in models.glob("*/config.json")]
+    if not runs:
+        raise ModelError(f"no model under {models}/ yet; train one with: charlm train TEXT")
+    return Run(max(runs, key=lambda run: max(f.stat().st_mtime_ns for f in (run, run / "checkpoints") if f.exists())))
+
+
+def to_arrays(variables: Mapping[str, Any]) -> Arrays:
+    """Variables or tensors by name as NumPy arrays."""
+    return {name: np.ascontiguousarray(np.asarray(value)) for name, value in variables.items()}
+
+
+def assign(variables: Mapping[str, Any], arrays: Arrays, where: Path) -> None:
+    """Sets variables to the arrays of the same names.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    if variables.keys() != arrays.keys():
+        differ = ", ".join(sorted(variables.keys() ^ arrays.keys()))
+        raise ModelError(f"{where}: holds other arrays than this model has: {differ}")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise ModelError(f"{where}: {name} is {arrays[name].shape}, this model's is {tuple(variable.shape)}")
+        variable.assign(arrays[name])

@@ -1,0 +1,127 @@
+"""Progress bars and lines on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from charlm.corpus import raw_bytes, resolve
+from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped
+
+REASONS = {
+    "done": "done",
+    "early": "no better score for a while, stopped",
+    "time": "time is up, stopped",
+    "interrupted": "interrupted",
+}
+
+
+def say(message: str) -> None:
+    """A line on standard error, above any bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[..., Callable[[int], None]]]:
+    """Yields a function that opens a bar with a title, a total and a unit, and returns what moves it.
+
+    A bar shows itself after a second, on a terminal only.
+    """
+    bars: list[Any] = []
+
+    def bar(title: str, total: int, unit: str) -> Callable[[int], None]:
+        for done in bars:
+            done.close()
+        bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=True, leave=False, delay=1, disable=None))
+        return lambda count: bars[-1].update(count) and None
+
+    try:
+        yield bar
+    finally:
+        for done in bars:
+            done.close()
+
+
+def reading_bar(bar: Callable[..., Callable[[int], None]]) -> Callable[[Sequence[str]], Callable[[int], None]]:
+    """A bar over the bytes of a corpus."""
+    return lambda paths: bar("reading", raw_bytes(resolve(list(paths))), "B")
+
+
+class TrainingDisplay:
+    """Draws a training's events: a bar, and lines above it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._chars = 1.0
+
+    def show(self, event: Event) -> None:
+        """Draws one event."""
+        getattr(self, "_" + type(event).__name__.lower())(event)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _started(self, event: Started) -> None:
+        model, train = event.config.model, event.config.train
+        say(
+            f"{event.run}: {model.cell} {model.units} x {model.layers}, {event.parameters:,} parameters, "
+            f"{event.vocabulary} symbols; {event.train_symbols:,} to train on, {event.valid_symbols:,} held out"
+        )
+        say(
+            f"{train.lanes} lanes, window {train.bptt}, stride {train.k1}, {event.steps_per_epoch} steps an epoch; "
+            f"{event.precision}, {event.engine}, {event.groups} lane groups; "
+            f"{event.unscored} training symbols are left over in an epoch"
+        )
+        form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        self._bar = tqdm(total=event.steps, initial=event.step, unit="step", disable=None, bar_format=form)
+
+    def _stepped(self, event: Stepped) -> None:
+        if self._bar.total != event.steps:
+            self._bar.reset(event.steps)
+            self._bar.update(event.step - 1)
+            say(f"{event.steps} steps fit the time")
+        rate = event.symbols_per_second * event.nats_per_symbol / max(event.bits_per_char, 1e-9) / 0.6931
+        self._bar.set_description(f"epoch {event.epoch + 1}", refresh=False)
+        self._bar.set_postfix_str(f"{event.bits_per_char:.3f} bpc, {rate / 1000:.1f}k chars/s", refresh=False)
+        self._bar.update(1)
+
+    def _evaluated(self, event: Evaluated) -> None:
+        score = event.score
+        say(
+            f"step {event.step}: valid {score.bits_per_char:.3f} bits per character, "
+            f"{score.bits_per_byte:.3f} per byte, {score.nats_per_symbol:.4f} nats per symbol"
+            f"{' (best)' if event.best else ''}"
+        )
+
+    def _sampled(self, event: Sampled) -> None:
+        text = "\n".join(f"  | {line}" for line in event.text.splitlines()[:6])
+        say(click.style(text, dim=True) if sys.stderr.isatty() else text)
+
+    def _saved(self, event: Saved) -> None:
+        pass
+
+    def _finished(self, event: Finished) -> None:
+        self.close()
+        why = {
+            "done": "done",
+            "early": "no better score for a while",
+            "time": "time is up",
+            "interrupted": "interrupted",
+        }
+        best = "" if event.best is None else f"; best {event.best:.4f} nats per symbol on held-out text"
+        say(f"{why[event.reason]} at step {event.step}{best}")
+
+
+def saved_in(path: Path, reason: str) -> str:
+    """What to do after training."""
+    if reason == "interrupted":
+        return f"saved; go on with: charlm train --name {path.name} --resume"
+    return f'saved in {path}; try: charlm generate --prompt "..."'

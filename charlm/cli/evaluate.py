@@ -1,0 +1,61 @@
+"""charlm evaluate"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from charlm.cli.options import json_option, model_options
+
+
+@click.command()
+@click.argument("corpora", metavar="[CORPUS...]", nargs=-1)
+@model_options
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    help="Part of the text, cut as in training [valid for the training text, all for another].",
+)
+@click.option("--cold", type=int, metavar="WINDOW", help="Start from zero state every WINDOW symbols.")
+@json_option
+@click.pass_obj
+def command(
+    debug: bool,
+    corpora: tuple[str, ...],
+    model: str | None,
+    models: Path,
+    checkpoint: str,
+    split: str | None,
+    cold: int | None,
+    as_json: bool,
+) -> None:
+    """Measure how well a model predicts a text; without CORPUS, the text it was trained on.
+
+    State is carried through the text, so that a symbol is predicted from all that precedes it, unless --cold.
+    """
+    from charlm.cli.bars import progress_bars, reading_bar
+    from charlm.runtime import start_tensorflow
+
+    start_tensorflow(debug=debug)
+    from charlm.api import load
+
+    loaded = load(model, checkpoint=checkpoint, models=models)
+    with progress_bars() as bar:
+        score = loaded.evaluate(
+            corpora,
+            split,
+            cold,
+            reading=reading_bar(bar),
+            scoring=lambda symbols: bar("scoring", symbols, "symbols"),
+        )
+    if as_json:
+        print(json.dumps(score.to_dict()))
+        return
+    print(f"{score.split} split, {score.context} state, {loaded.checkpoint.path}")
+    print(f"  {score.bits_per_char:8.4f} bits per character")
+    print(f"  {score.bits_per_byte:8.4f} bits per byte")
+    print(f"  {score.nats_per_symbol:8.4f} nats per symbol (perplexity {score.perplexity:.3f})")
+    print(f"  {score.symbols:,} symbols, {score.chars:,} characters, {score.bytes:,} bytes, {score.unknown:,} unknown")
+    print(f"  {score.seconds:.1f} seconds")

@@ -1,0 +1,112 @@
+"""charlm generate"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from charlm.cli.options import SAMPLING, json_option, model_options, settings
+from charlm.config import SampleConfig, Tables
+from charlm.errors import DataError, UsageError
+
+BETWEEN_SAMPLES = "-" * 40
+
+
+@click.command()
+@model_options
+@click.option("--prompt", help="Text to go on from; may be empty.")
+@click.option("--prompt-file", type=click.Path(path_type=Path), help="The same, from a UTF-8 file.")
+@settings(SAMPLING)
+@click.option("--no-echo", is_flag=True, help="Write what follows the prompt alone.")
+@click.option("--strict", is_flag=True, help="Refuse a prompt with characters that the model has never seen.")
+@json_option
+@click.pass_obj
+def command(
+    debug: bool,
+    model: str | None,
+    models: Path,
+    checkpoint: str,
+    prompt: str | None,
+    prompt_file: Path | None,
+    settings: Tables,
+    no_echo: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Write text that goes on from a prompt.
+
+    The prompt comes from --prompt, --prompt-file, or standard input (less one final newline). The samplers apply in
+    this order: repetition penalty, temperature, top-k, top-p, min-p. Several samples are separated by a line of
+    dashes; sample n draws with the seed plus n. With --json, one object a line for each sample.
+    """
+    from charlm.runtime import start_tensorflow
+
+    SampleConfig.from_dict(settings.get("sample", {}), "generate")
+    text = _prompt(prompt, prompt_file)
+    start_tensorflow(debug=debug)
+    from charlm.api import load
+
+    loaded = load(model, checkpoint=checkpoint, models=models)
+    _warn_of_unseen(loaded.unseen(text), strict)
+    config = dataclasses.replace(loaded.config.sample, **settings.get("sample", {}))
+    if config.seed is None:
+        config = dataclasses.replace(config, seed=secrets.randbelow(2**31))
+    _write(loaded.stream(text, config), "" if no_echo else text, config.samples == 1, as_json)
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise UsageError("--prompt and --prompt-file exclude each other")
+    if prompt is not None:
+        return prompt
+    if file is None and sys.stdin.isatty():
+        return ""
+    try:
+        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file or 'standard input'}: byte {error.start} is not UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"--prompt-file {file}: {error.strerror}") from None
+    if file is None and text.endswith("\n"):
+        text = text[:-2] if text.endswith("\r\n") else text[:-1]
+    return text
+
+
+def _warn_of_unseen(unseen: str, strict: bool) -> None:
+    if not unseen:
+        return
+    shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:8]) + (", ..." if len(unseen) > 8 else "")
+    message = f"the model has never seen {shown} in the prompt"
+    if strict:
+        raise DataError(f"{message}; without --strict it reads the unknown symbol there")
+    print(f"charlm: warning: {message}; it reads the unknown symbol there", file=sys.stderr)
+
+
+def _write(pieces, echo: str, streams: bool, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+    """Writes samples to standard output: one as it comes, several when all are done."""
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    streams = streams and not as_json
+    last = echo
+    if streams:
+        print(echo, end="", flush=True)
+    samples = []
+    for piece in pieces:
+        if not isinstance(piece, tuple):
+            samples.append(piece)
+        elif streams:
+            print(piece[1], end="", flush=True)
+            last = piece[1]
+    if streams:
+        print(end="" if last.endswith("\n") else "\n")
+    for n, sample in enumerate(() if streams else samples):
+        if as_json:
+            print(json.dumps(dataclasses.asdict(sample), ensure_ascii=False))
+        else:
+            text = echo + sample.text
+            print((BETWEEN_SAMPLES + "\n" if n else "") + text, end="" if text.endswith("\n") else "\n")

@@ -1,0 +1,48 @@
+"""charlm info"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from charlm.cli.options import json_option, model_options
+
+
+@click.command()
+@model_options
+@json_option
+def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
+    """Describe a trained model: configuration, size, scores, files."""
+    from charlm.checkpoint import find_run
+
+    run = find_run(model, models)
+    chosen, last = run.pick(checkpoint), run.pick("last")
+    progress, config, tokenizer = last.progress(), chosen.config(), chosen.tokenizer()
+    parameters = sum(array.size for array in chosen.arrays("weights").values())
+    about = {
+        "name": run.name,
+        "config": config.to_dict(),
+        "parameters": parameters,
+        "tokenizer": config.data.tokenizer,
+        "vocabulary": tokenizer.vocabulary,
+        "best": {"step": progress["best"], "nats_per_symbol": progress["best_nats"]},
+        "last_step": progress["step"],
+        "finished": progress["finished"],
+        "corpus": run.record["corpus"],
+        "versions": run.record["versions"],
+        "paths": {"run": str(run.path), "checkpoint": str(chosen.path)},
+    }
+    if as_json:
+        print(json.dumps(about, ensure_ascii=False))
+        return
+    m, t = config.model, config.train
+    best = "no score" if progress["best_nats"] is None else f"{progress['best_nats']:.4f} nats per symbol"
+    print(f"{run.name}  {run.path}")
+    print(f"  model       {m.cell}, {m.layers} x {m.units} units, dropout {m.dropout}, {parameters:,} parameters")
+    print(f"  tokenizer   {config.data.tokenizer}, {tokenizer.vocabulary} symbols")
+    print(f"  training    {t.lanes} lanes, window {t.bptt}, stride {t.k1}, {t.optimizer}, rate {t.learning_rate}")
+    print(f"  corpus      {run.record['corpus']['chars']:,} characters: {', '.join(run.record['corpus']['paths'])}")
+    print(f"  best        {best} at step {progress['best']}; last step {progress['step']} of {progress['steps']}")
+    print(f"  checkpoint  {chosen.path}")

@@ -1,0 +1,32 @@
+"""charlm tokenize"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from charlm.cli.options import json_option, model_options
+
+
+@click.command()
+@click.argument("text", required=False)
+@model_options
+@json_option
+def command(text: str | None, model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
+    """Show how a model's tokenizer cuts TEXT (or standard input) into symbols: ids and their bytes."""
+    from charlm.checkpoint import find_run
+
+    tokenizer = find_run(model, models).pick(checkpoint).tokenizer()
+    if text is None:
+        text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    ids = tokenizer.encode(text).tolist()
+    pieces = [tokenizer.id_bytes[i] for i in ids]
+    if as_json:
+        shown = [piece.decode("utf-8", "backslashreplace") for piece in pieces]
+        print(json.dumps({"ids": ids, "pieces": shown}, ensure_ascii=False))
+        return
+    for i, piece in zip(ids, pieces, strict=True):
+        print(f"{i:6} {piece.decode('utf-8', 'backslashreplace')!r}")

@@ -1,0 +1,61 @@
+"""How well a model predicts a text: a pass with its own state, nats summed, then divided once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from charlm.errors import DataError
+from charlm.score import Score
+from charlm.streams import Ids, carried_pieces, cold_pieces
+from charlm.tbptt import Evaluator
+from charlm.tokenizers import Tokenizer
+
+
+def score_ids(
+    evaluator: Evaluator,
+    ids: Ids,
+    tokenizer: Tokenizer,
+    split: str,
+    cold: int | None = None,
+    progress: Callable[[int], None] = lambda symbols: None,
+) -> Score:
+    """Scores ids [N], N at least 2.
+
+    Args:
+        evaluator: the model's evaluation step.
+        ids: of the split.
+        tokenizer: what made them.
+        split: its name, for the report.
+        cold: start from zero state every so many symbols; state is carried through the text if None.
+        progress: called with the number of symbols scored since the last call.
+
+    Raises:
+        DataError: fewer than two symbols.
+    """
+    if len(ids) < 2:
+        raise DataError(f"the {split} split has {len(ids)} symbols; at least two are needed to predict one")
+    start, nats_sum, symbols, state = time.monotonic(), 0.0, 0, None
+    for piece in carried_pieces(ids) if cold is None else cold_pieces(ids, cold):
+        if state is None or piece.cleared.all():
+            state = evaluator.model.initial_state(piece.x.shape[1])
+        nats, state = evaluator(*piece, state)
+        counted = int(piece.counted.sum())
+        nats_sum, symbols = nats_sum + float(nats), symbols + counted
+        progress(counted)
+    chars, size = (int(per_id[ids[1:]].sum()) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
+    bits = nats_sum / math.log(2)
+    return Score(
+        nats_per_symbol=nats_sum / symbols,
+        bits_per_char=bits / max(chars, 1),
+        bits_per_byte=bits / max(size, 1),
+        perplexity=math.exp(min(nats_sum / symbols, 700)),
+        symbols=symbols,
+        chars=chars,
+        bytes=size,
+        unknown=0 if tokenizer.unknown is None else int((ids[1:] == tokenizer.unknown).sum()),
+        context="carried" if cold is None else f"cold:{cold}",
+        split=split,
+        seconds=time.monotonic() - start,
+    )

@@ -1,0 +1,102 @@
+"""What the training loop tells whoever runs it, and how each event reads in metrics.jsonl."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm.config import Config
+from charlm.score import Score
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins or goes on."""
+
+    run: Path
+    config: Config
+    step: int  # updates already done
+    epoch: int
+    seconds: float
+    steps: int | None  # in all; None while --minutes is still measuring
+    steps_per_epoch: int
+    parameters: int
+    vocabulary: int
+    train_symbols: int
+    valid_symbols: int
+    unscored: int  # training symbols that no window of an epoch scores
+    engine: str
+    precision: str
+    groups: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """An update was made."""
+
+    step: int
+    epoch: int
+    seconds: float
+    steps: int | None
+    nats_per_symbol: float
+    bits_per_char: float
+    symbols_per_second: float
+    gradient_norm: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The validation split was scored."""
+
+    step: int
+    epoch: int
+    seconds: float
+    score: Score
+    best: bool
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A text was drawn from the model as it stands."""
+
+    step: int
+    epoch: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint was written."""
+
+    step: int
+    epoch: int
+    seconds: float
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The loop is over. `reason` is "done", "early" (no better score), "time" or "interrupted"."""
+
+    step: int
+    epoch: int
+    seconds: float
+    reason: str
+    best: float | None  # nats per symbol on the validation split
+
+
+Event = Started | Stepped | Evaluated | Sampled | Saved | Finished
+
+
+def to_log(event: Event) -> dict[str, Any]:
+    """The event as a line of metrics.jsonl."""
+    line: dict[str, Any] = {"event": type(event).__name__.lower()}
+    for name, value in vars(event).items():
+        if isinstance(value, Score):
+            line.update({k: v for k, v in value.to_dict().items() if k != "seconds"})
+        elif not isinstance(value, Config):
+            line[name] = str(value) if isinstance(value, Path) else value
+    return line

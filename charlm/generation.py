@@ -1,0 +1,175 @@
+"""Text from a model: prefill and decode in one compiled loop, and text pieces as they come.
+
+Every sample is a row; a step takes one symbol a row, from the prompt while it lasts and drawn from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from charlm.cells import Tensor
+from charlm.config import SampleConfig
+from charlm.model import CharLM, Decoder, ModelState
+from charlm.sampling import RECENT, draw, restrict, settings_of
+from charlm.tokenizers import StreamDecoder, Tokenizer
+
+CHUNK = 32  # symbols between two looks from outside
+
+
+class Rows(NamedTuple):
+    """Where B samples stand between chunks."""
+
+    logits: Tensor  # [B, V] of the next symbol
+    state: ModelState
+    recent: Tensor  # [B, RECENT] the last ids, -1 before the first
+    position: Tensor  # symbols drawn so far; below 0 in the prompt
+
+
+class Generator:
+    """The compiled loop for one model and one set of sampler settings; ids in, ids out."""
+
+    def __init__(self, model: CharLM, config: SampleConfig, blocked: npt.NDArray[np.int32]) -> None:
+        """`blocked` are ids that are never drawn, such as the unknown symbol."""
+        self.model, self.settings = model, settings_of(config)
+        self._blocked = np.zeros(model.config.vocabulary, bool)
+        self._blocked[blocked] = True
+
+    def start(self, prompt: int, rows: int) -> Rows:
+        """Rows before a prompt of that many symbols."""
+        return Rows(
+            tf.zeros((rows, self.model.config.vocabulary)),
+            self.model.initial_state(rows),
+            tf.fill((rows, RECENT), -1),
+            tf.constant(-prompt),
+        )
+
+    @tf.function(autograph=False)
+    def advance(self, rows: Rows, forced: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Rows]:
+        """CHUNK symbols.
+
+        Args:
+            rows: where the samples stand.
+            forced: [CHUNK] int32, the symbol that every row takes at a step; -1 where each draws its own.
+            seeds: [B] int32.
+
+        Returns:
+            ids [CHUNK, B], their nats under the model [CHUNK, B] (before any sampler), and the rows after them.
+        """
+        decoder = Decoder(self.model)
+
+        def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
+            logits = tf.where(self._blocked, float("-inf"), rows.logits)
+            drawn = draw(restrict(logits, self.settings, rows.recent), seeds, rows.position)
+            symbol = tf.where(forced[t] >= 0, forced[t], drawn)
+            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, rows.logits)
+            logits, state = decoder.step(symbol, rows.state)
+            recent = tf.concat([rows.recent[:, 1:], symbol[:, None]], 1)
+            return t + 1, Rows(logits, state, recent, rows.position + 1), ids.write(t, symbol), nats.write(t, cost)
+
+        arrays = tf.TensorArray(tf.int32, CHUNK), tf.TensorArray(tf.float32, CHUNK)
+        _, rows, ids, nats = tf.while_loop(
+            lambda t, *_: t < CHUNK, body, (0, rows, *arrays), parallel_iterations=1, maximum_iterations=CHUNK
+        )
+        return ids.stack(), nats.stack(), rows
+
+    def stream(
+        self, prompt: Sequence[int], length: int, seeds: Sequence[int]
+    ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
+        """What follows `prompt`, in pieces: ids [n, B] and their nats [n, B], `length` symbols in all.
+
+        One row a seed. The prompt has at least one symbol.
+        """
+        rows = self.start(len(prompt), len(seeds))
+        total = len(prompt) + length
+        forced = np.full(-(-total // CHUNK) * CHUNK, -1, np.int32)
+        forced[: len(prompt)] = prompt
+        for at in range(0, len(forced), CHUNK):
+            ids, nats, rows = self.advance(rows, tf.constant(forced[at : at + CHUNK]), tf.constant(seeds, tf.int32))
+            new = slice(max(0, len(prompt) - at), max(0, total - at))
+            if len(ids[new]):
+                yield ids[new].numpy(), nats[new].numpy()
+
+
+@dataclass
+class Sample:
+    """One finished text. `nats` is of what was generated; `stopped` is "length" or "stop"."""
+
+    prompt: str
+    text: str
+    symbols: int
+    seed: int
+    nats: float
+    stopped: str
+
+
+class _Row:
+    """One sample's text as it comes: decodes, looks for stop texts, holds back what may become one."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str, stops: Sequence[str], seed: int) -> None:
+        self._decoder, self._stops, self._held = StreamDecoder(tokenizer), stops, ""
+        self.sample = Sample(prompt, "", 0, seed, 0.0, "")
+
+    def feed(self, ids: npt.NDArray[np.int32], nats: npt.NDArray[np.float32]) -> str:
+        """Takes symbols until a stop text is complete; returns the text that is certain by then."""
+        text = ""
+        for symbol, cost in zip(ids.tolist(), nats.tolist(), strict=True):
+            if self.sample.stopped:
+                break
+            self.sample.symbols += 1
+            self.sample.nats += cost
+            text += self._certain(self._decoder.feed([symbol]))
+        return self._emit(text)
+
+    def finish(self) -> str:
+        """At the end of the length: what was held back."""
+        if self.sample.stopped:
+            return ""
+        text = self._certain(self._decoder.flush())
+        if not self.sample.stopped:
+            text += self._held
+            self.sample.stopped = "length"
+        return self._emit(text)
+
+    def _emit(self, text: str) -> str:
+        self.sample.text += text
+        return text
+
+    def _certain(self, text: str) -> str:
+        held = self._held + text
+        found = min((at for at in (held.find(stop) for stop in self._stops) if at >= 0), default=None)
+        if found is not None:
+            self.sample.stopped = "stop"
+            return held[:found]
+        keep = max((n for stop in self._stops for n in range(len(stop)) if held.endswith(stop[:n])), default=0)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+
+def stream_text(
+    generator: Generator, tokenizer: Tokenizer, prompt: str, config: SampleConfig, seed: int
+) -> Iterator[tuple[int, str] | Sample]:
+    """Generates `config.samples` texts side by side, with the samplers that `generator` was made for.
+
+    Yields (row, text) as text becomes certain, and at last every row's `Sample`. Row n draws with seed + n. An empty
+    prompt starts from the state after a line end, or after the first symbol there is if that one is unknown.
+    """
+    ids = tokenizer.encode(prompt or "\n")
+    if not prompt and np.isin(ids, tokenizer.blocked).any():
+        ids = np.setdiff1d(np.arange(tokenizer.vocabulary), tokenizer.blocked)[:1]
+    rows = [_Row(tokenizer, prompt, config.stop, (seed + n) % 2**31) for n in range(config.samples)]
+    for new, nats in generator.stream(ids.tolist(), config.length, [row.sample.seed for row in rows]):
+        for n, row in enumerate(rows):
+            if text := row.feed(new[:, n], nats[:, n]):
+                yield n, text
+        if all(row.sample.stopped for row in rows):
+            break
+    for n, row in enumerate(rows):
+        if text := row.finish():
+            yield n, text
+    yield from (row.sample for row in rows)

@@ -1,0 +1,107 @@
+"""The ids of a corpus on disk: encoded once, then memory-mapped, however large the corpus is.
+
+A cached file is named by a digest of everything its ids depend on: the text, the tokenizer and the range of characters.
+So a changed corpus or tokenizer never meets ids that are not its own; old files are only in the way of disk space.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from charlm.corpus import Corpus
+from charlm.errors import CharlmError
+from charlm.tokenizers import Ids, Tokenizer
+
+Progress = Callable[[int], None]
+
+
+def cache_folder() -> Path:
+    """Where ids are kept: $CHARLM_CACHE, or `charlm` in the folder that the platform has for caches."""
+    if chosen := os.environ.get("CHARLM_CACHE"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "charlm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charlm"
+
+
+def cached_ids(
+    corpus: Corpus,
+    bounds: tuple[int, int],
+    tokenizer: Tokenizer,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Ids:
+    """The ids of a range of characters, memory-mapped: encoded now, or found in the cache.
+
+    Args:
+        corpus: the text.
+        bounds: its characters [start, stop).
+        tokenizer: what encodes them.
+        cache: a folder; by default `cache_folder()`.
+        progress: called with the number of characters encoded since the last call; not at all if the ids were there.
+
+    Returns:
+        `tokenizer.dtype` [ids], read-only.
+
+    Raises:
+        CharlmError: the cache cannot be written.
+    """
+    if bounds[0] == bounds[1]:
+        return np.zeros(0, tokenizer.dtype)
+    key = f"1 {corpus.sha256} {tokenizer.fingerprint} {bounds[0]} {bounds[1]}"
+    path = (cache or cache_folder()) / "ids" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    ids = _mapped(path, tokenizer)
+    if ids is None:
+        pieces = _counted(corpus.pieces(*bounds), progress)
+        try:
+            _write(path, tokenizer.encode_pieces(pieces), tokenizer)
+            return np.load(path, mmap_mode="r")
+        except OSError as error:
+            place = f"{path.parent}: the cache of ids cannot be written ({error.strerror})"
+            raise CharlmError(f"{place}; make room or set CHARLM_CACHE to another folder") from None
+    return ids
+
+
+def _mapped(path: Path, tokenizer: Tokenizer) -> Ids | None:
+    """The ids in a file, None if it is not there or not whole."""
+    try:
+        ids = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = isinstance(ids, np.memmap) and ids.dtype == tokenizer.dtype and ids.ndim == 1
+    return ids if whole and path.stat().st_size == ids.offset + ids.nbytes else None
+
+
+def _write(path: Path, blocks: Iterator[Ids], tokenizer: Tokenizer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            count = 0
+            _write_header(file, count, tokenizer)
+            for block in blocks:
+                file.write(block.data)
+                count += len(block)
+            file.seek(0)
+            _write_header(file, count, tokenizer)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_header(file: IO[bytes], count: int, tokenizer: Tokenizer) -> None:
+    # NumPy pads this header so that its size does not depend on the length, which is known only in the end.
+    header = {"descr": np.lib.format.dtype_to_descr(tokenizer.dtype), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _counted(pieces: Iterator[str], progress: Progress | None) -> Iterator[str]:
+    for piece in pieces:
+        yield piece
+        if progress:
+            progress(len(piece))

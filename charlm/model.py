@@ -1,0 +1,218 @@
+"""The network: embedding, recurrent layers, dropout, projection to logits. State in, state out.
+
+    logits, state = model(ids, state)
+
+Ids are `[T, B]` (time, lanes), logits `[T, B, V]`. State is a tuple over layers of (h,) or (h, c), each `[B, H]`;
+nothing is remembered between calls. The recurrent layers are Keras' own objects: on a GPU they run (cuDNN), on a
+CPU `recurrence.py` runs with their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from charlm.cells import CELLS, State, Tensor
+from charlm.config import ModelConfig
+from charlm.recurrence import Operands, Weights, unroll
+from charlm.runtime import on_gpu
+
+ModelState: TypeAlias = tuple[State, ...]
+
+KERAS_LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+
+class CharLM(keras.Model):
+    """A recurrent language model over ids; build it with `build_model`.
+
+    Attributes:
+        config: what it was built from.
+        engine: "recurrence" (ours) or "keras" (Keras' layers, which are cuDNN's on a GPU).
+        precision: of the operands of matrix products: float32, bfloat16 or float16. Weights and state are float32.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int, engine: str, precision: str, dtype: str) -> None:
+        super().__init__(dtype=dtype, name="charlm")
+        self.config, self.engine, self.precision = config, engine, precision
+        self.cell = CELLS[config.cell]
+        seeds = iter(range(seed * 1000, seed * 1000 + 1000))
+        scale = 1 / math.sqrt(config.features)
+        self.embedding = self.add_weight(
+            shape=(config.vocabulary, config.features),
+            initializer=keras.initializers.RandomNormal(stddev=scale if config.tie else 1.0, seed=next(seeds)),
+            name="embedding",
+        )
+        self.recurrent_layers = []
+        for n in range(config.layers):
+            layer = KERAS_LAYERS[config.cell](
+                config.units,
+                kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                recurrent_initializer=keras.initializers.Orthogonal(seed=next(seeds)),
+                return_sequences=True,
+                return_state=True,
+                dtype=keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
+                name=f"{config.cell}_{n}",
+            )
+            layer.build((None, None, config.features if n == 0 else config.units))
+            self.recurrent_layers.append(layer)
+        if not config.tie:
+            self.projection = self.add_weight(
+                shape=(config.units, config.vocabulary),
+                initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                name="projection",
+            )
+        self.bias = self.add_weight(shape=(config.vocabulary,), initializer="zeros", name="bias")
+        self.built = True
+
+    def named_weights(self) -> dict[str, Any]:
+        """Every weight by the name it has in a checkpoint; recurrent ones are laid out as Keras' layers have them."""
+        named = {"embedding": self.embedding}
+        for n, layer in enumerate(self.recurrent_layers):
+            for kind, value in zip(Weights._fields, layer.weights, strict=True):
+                named[f"layers.{n}.{kind}"] = value
+        if not self.config.tie:
+            named["projection"] = self.projection
+        return {**named, "bias": self.bias}
+
+    def initial_state(self, batch: int | Tensor) -> ModelState:
+        """Zeros for `batch` lanes: a tuple over layers of (h,) or (h, c), each [batch, H]."""
+        zeros = tf.zeros((batch, self.config.units), self.compute_dtype)
+        return tuple(tuple(zeros for _ in self.cell.states) for _ in self.recurrent_layers)
+
+    def call(
+        self,
+        ids: Tensor,
+        state: ModelState,
+        *,
+        carry: int | None = None,
+        resets: Tensor | None = None,
+        dropout_seed: Tensor | None = None,
+    ) -> tuple[Tensor, ModelState]:
+        """Runs a window.
+
+        Args:
+            ids: [T, B] int32, T known when the graph is built.
+            state: before the window.
+            carry: after how many symbols the returned state is taken; the whole window if None. A state from inside
+                the window carries no gradient.
+            resets: [T, B], nonzero where a lane's state is zeroed before the symbol.
+            dropout_seed: [2] integers; dropout is on if given. Every window draws one mask for each lane and place,
+                the same at all its steps (Gal and Ghahramani 2016, "variational").
+
+        Returns:
+            logits of the next symbol [T, B, V], and the state.
+        """
+        if self.engine == "keras" and resets is None:
+            hidden, state = self._keras_window(ids, state, carry, dropout_seed)
+        else:
+            hidden, state = self._recurrence_window(ids, state, carry, resets, dropout_seed)
+        logits = tf.matmul(self._projection(), hidden, transpose_a=True) + self.bias[:, None]  # [T, V, B]
+        return tf.transpose(logits, (0, 2, 1)), state
+
+    def _projection(self) -> Tensor:
+        return tf.transpose(self.embedding) if self.config.tie else tf.convert_to_tensor(self.projection)
+
+    def _layer_weights(self, n: int) -> Weights:
+        return Weights(*map(tf.convert_to_tensor, self.recurrent_layers[n].weights))
+
+    def _dropped(self, sequence: Tensor, place: int, seed: Tensor | None, lanes_axis: int = 2) -> Tensor:
+        """A sequence [T, F, B] (or [B, T, F] with lanes_axis 0) with one mask over features and lanes."""
+        rate = self.config.dropout
+        if seed is None or rate == 0:
+            return sequence
+        shape = tf.shape(sequence)
+        features, lanes = (shape[1], shape[2]) if lanes_axis else (shape[2], shape[0])
+        drawn = tf.random.stateless_uniform((features, lanes), tf.random.fold_in(seed, place), alg="philox")
+        mask = tf.cast(drawn >= rate, sequence.dtype) / (1 - rate)  # [F, B]
+        return sequence * (mask if lanes_axis else tf.transpose(mask)[:, None])
+
+    def _recurrence_window(
+        self, ids: Tensor, state: ModelState, carry: int | None, resets: Tensor | None, seed: Tensor | None
+    ) -> tuple[Tensor, ModelState]:
+        """Hidden values [T, H, B] and the state, by recurrence.py."""
+        precision = None if self.precision == "float32" else tf.as_dtype(self.precision)
+        dropping = seed is not None and self.config.dropout > 0
+        # One-hot columns times (embedding @ kernel): fewer products than rows of the embedding, where V is small.
+        tabled = self.config.vocabulary <= self.config.features and not dropping
+        if tabled:
+            sequence = tf.one_hot(ids, self.config.vocabulary, axis=1, dtype=self.compute_dtype)  # [T, V, B]
+        else:
+            sequence = tf.transpose(tf.gather(tf.convert_to_tensor(self.embedding), ids), (0, 2, 1))  # [T, E, B]
+        carried = []
+        for n, layer_state in enumerate(state):
+            weights = self._layer_weights(n)
+            if n == 0 and tabled:
+                weights = weights._replace(kernel=tf.matmul(self.embedding, weights.kernel))
+            run = unroll(
+                self.cell,
+                self._dropped(sequence, n, seed),
+                weights,
+                tuple(map(tf.transpose, layer_state)),
+                resets,
+                precision,
+                differentiate_inputs=not (n == 0 and tabled),
+            )
+            sequence = run.hidden
+            after = run.final if carry is None else tuple(s[carry - 1] for s in run.states)
+            carried.append(tuple(map(tf.transpose, after)))
+        return self._dropped(sequence, self.config.layers, seed), tuple(carried)
+
+    def _keras_window(
+        self, ids: Tensor, state: ModelState, carry: int | None, seed: Tensor | None
+    ) -> tuple[Tensor, ModelState]:
+        """Hidden values [T, H, B] and the state, by Keras' layers; run twice where the state inside is wanted."""
+        sequence = tf.gather(tf.convert_to_tensor(self.embedding), tf.transpose(ids))  # [B, T, E]
+        length, carried = ids.shape[0], []
+        for n, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state, strict=True)):
+            inputs = self._dropped(sequence, n, seed, lanes_axis=0)
+            cut = length if carry is None else carry
+            hidden, *after = layer(inputs[:, :cut], initial_state=list(layer_state))
+            kept = tuple(tf.cast(s, self.compute_dtype) for s in after)
+            carried.append(kept if carry is None else tuple(map(tf.stop_gradient, kept)))
+            if cut < length:
+                rest, *_ = layer(inputs[:, cut:], initial_state=after)
+                hidden = tf.concat([hidden, rest], 1)
+            sequence = tf.cast(hidden, self.compute_dtype)
+        return tf.transpose(self._dropped(sequence, self.config.layers, seed, lanes_axis=0), (1, 2, 0)), tuple(carried)
+
+
+class Decoder:
+    """A model made ready to go one symbol at a time: weights transposed once, no loop, no gradient, no dropout.
+
+    Make one inside the graph that uses it; what it prepares then stays outside that graph's own loops.
+    """
+
+    def __init__(self, model: CharLM) -> None:
+        self.cell, self.layers = model.cell, [Operands(model._layer_weights(n)) for n in range(model.config.layers)]
+        self.table = tf.matmul(model.embedding, self.layers[0].kernel)  # [V, G]
+        self.projection, self.bias = tf.transpose(model._projection()), model.bias[:, None]
+
+    def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
+        projected = tf.transpose(tf.gather(self.table, ids)) + self.layers[0].bias  # [G, B]
+        after = []
+        for n, (ready, layer_state) in enumerate(zip(self.layers, state, strict=True)):
+            columns = tuple(map(tf.transpose, layer_state))
+            columns, _ = self.cell.forward(projected, ready.recur(columns[0]), columns)
+            after.append(tuple(map(tf.transpose, columns)))
+            if n + 1 < len(self.layers):
+                projected = self.layers[n + 1].project(columns[0])
+        return tf.transpose(tf.matmul(self.projection, columns[0]) + self.bias), tuple(after)
+
+
+def build_model(
+    config: ModelConfig, *, seed: int = 1, engine: str | None = None, precision: str = "float32", dtype: str = "float32"
+) -> CharLM:
+    """The network of `config`, with orthogonal recurrent weights and a forget-gate bias of one.
+
+    Args:
+        config: with the tokenizer's vocabulary size in it.
+        seed: of the initial weights.
+        engine: "recurrence" or "keras"; None takes Keras' layers (cuDNN) where there is a GPU.
+        precision: of the operands of products.
+        dtype: of weights and state; float64 is for checking gradients.
+    """
+    return CharLM(config, seed, engine or ("keras" if on_gpu() else "recurrence"), precision, dtype)

@@ -1,0 +1,93 @@
+"""The machine that charlm runs on: cores, GPU, precision, and TensorFlow's start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from charlm.errors import UsageError
+
+FEWEST_LANES_IN_A_GROUP = 8
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lane_groups(lanes: int) -> int:
+    """How many groups to compute lanes in: as many as cores, if they divide the lanes and leave each enough."""
+    most = min(cores(), max(1, lanes // FEWEST_LANES_IN_A_GROUP))
+    return next(groups for groups in range(most, 0, -1) if lanes % groups == 0)
+
+
+def start_tensorflow(*, threads: int | None = None, parallel: int | None = None, debug: bool = False) -> None:
+    """Imports TensorFlow without its start-up lines and sets its threads; call it before anything else does.
+
+    Args:
+        threads: for one operation; TensorFlow's choice if None.
+        parallel: operations side by side; TensorFlow's choice if None.
+        debug: let the start-up lines through.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    with contextlib.nullcontext() if debug else _standard_error_closed():
+        import tensorflow as tf
+
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if parallel:
+            tf.config.threading.set_inter_op_parallelism_threads(parallel)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.zeros(1)  # starts the devices, which print too
+    tf.get_logger().setLevel("WARNING" if debug else "ERROR")
+
+
+@contextlib.contextmanager
+def _standard_error_closed() -> Iterator[None]:
+    """Sends file descriptor 2 nowhere: TensorFlow's C++ code writes to it before any log level is read."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def gpu_present() -> bool:
+    """Whether the machine has an NVIDIA driver at work; asks without importing TensorFlow."""
+    return Path("/proc/driver/nvidia/version").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+
+
+def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def native_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in cpuinfo.splitlines() if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_precision(wanted: str) -> str:
+    """`--precision` resolved: auto is bfloat16 where the hardware multiplies it natively, else float32.
+
+    Raises:
+        UsageError: float16 where there is no GPU.
+    """
+    if wanted == "float16" and not on_gpu():
+        raise UsageError("--precision float16 needs a GPU; float32 and bfloat16 run on a processor")
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if on_gpu() or native_bfloat16() else "float32"

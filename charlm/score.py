@@ -1,0 +1,31 @@
+"""What an evaluation reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's score on a text. Every symbol but the first is predicted; `chars` and `bytes` are theirs.
+
+    `context` is "carried" (every symbol is predicted from at least 256 before it, or all there are) or "cold:W" (from
+    what precedes it in its window of W symbols).
+    """
+
+    nats_per_symbol: float
+    bits_per_char: float
+    bits_per_byte: float
+    perplexity: float
+    symbols: int
+    chars: int
+    bytes: int
+    unknown: int
+    context: str
+    split: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,168 @@
+"""From what a user says to what `Training` needs: presets, names, and what a resumed run must agree with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from charlm import __version__
+from charlm.checkpoint import Checkpoint, Run
+from charlm.config import PRESETS, Config, Tables, choose_preset, resolve
+from charlm.corpus import Corpus
+from charlm.dataset import Data, Progress, prepare, read
+from charlm.errors import UsageError
+from charlm.runtime import cores, gpu_present, lane_groups
+
+# What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
+FREE = {"steps", "epochs", "evaluate_every", "save_every", "patience"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that `Training` takes, and one line that says what was chosen and why."""
+
+    run: Run
+    data: Data
+    config: Config
+    groups: int
+    checkpoint: Checkpoint | None
+    choice: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user said."""
+
+    paths: Sequence[str]
+    settings: Tables  # set one by one
+    models: Path
+    name: str | None = None
+    preset: str | None = None
+    resume: bool = False
+
+
+def open_session(
+    request: Request,
+    reading: Callable[[Sequence[str]], Progress] = lambda paths: lambda count: None,
+    encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+) -> Session:
+    """Makes a new run, or opens the one to resume. Imports no TensorFlow.
+
+    Args:
+        request: what the user said.
+        reading: given the corpus paths, returns what is called with the bytes read.
+        encoding: given the number of characters, returns what is called with the characters encoded.
+
+    Raises:
+        UsageError: a run of that name exists, there is none to resume, or what was said differs from it.
+        DataError: the corpus is empty or undecodable.
+    """
+    existing = _existing(request)
+    if existing is not None:
+        return _resumed(existing, request, reading, encoding)
+    if not request.paths:
+        raise UsageError("train needs a CORPUS: files, folders, globs, or - for standard input")
+    paths = list(request.paths)
+    corpus = read(paths, resolve(request.settings).data, reading(paths))
+    preset, choice = request.preset, f"preset {request.preset}"
+    if preset is None:
+        preset, why = choose_preset(corpus.chars, gpu_present())
+        choice = f"preset {preset}: {why}"
+    config = resolve(PRESETS[preset].tables, request.settings)
+    data = prepare(corpus, config.data, progress=encoding(corpus.chars))
+    config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
+    groups = 1 if gpu_present() else lane_groups(config.train.lanes)
+    run = Run.create(_place(request, paths), _record(config, data, paths, preset, groups))
+    return Session(run, data, config, groups, None, choice)
+
+
+def _existing(request: Request) -> Run | None:
+    if request.name is not None and not re.fullmatch(r"[\w.-]+", request.name):
+        raise UsageError(f"--name {request.name}: use letters, digits, '.', '_' and '-'")
+    if not request.resume:
+        if request.name and (request.models / request.name).exists():
+            raise UsageError(f"{request.models / request.name} exists: add --resume to go on, or choose another --name")
+        return None
+    if request.name is None:
+        raise UsageError("--resume needs the --name of the run to go on with")
+    run = Run(request.models / request.name)
+    if not (run.path / "config.json").is_file():
+        raise UsageError(f"{run.path}: there is no such run to resume")
+    return run
+
+
+def _place(request: Request, paths: Sequence[str]) -> Path:
+    if request.name:
+        return request.models / request.name
+    stem = "stdin" if paths[0] == "-" else re.sub(r"[^\w-]+", "-", Path(paths[0]).name.split(".")[0]).strip("-")
+    stem = stem or "run"
+    return next(p for n in range(1, 10**6) if not (p := request.models / f"{stem}-{n}").exists())
+
+
+def _record(config: Config, data: Data, paths: Sequence[str], preset: str, groups: int) -> dict[str, Any]:
+    packages = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors")
+    versions = {"charlm": __version__, "python": platform.python_version()}
+    corpus = data.corpus
+    return {
+        "format": 1,
+        "config": config.to_dict(),
+        "preset": preset,
+        "corpus": {
+            "paths": [p if p == "-" else str(Path(p).absolute()) for p in paths],
+            "bytes": corpus.bytes,
+            "chars": corpus.chars,
+            "sha256": corpus.sha256,
+        },
+        "tokenizer": data.tokenizer.fingerprint,
+        "versions": versions | {name: importlib.metadata.version(name) for name in packages},
+        "machine": {"platform": platform.platform(), "cores": cores(), "gpu": gpu_present()},
+        "groups": groups,
+        "seed": config.train.seed,
+    }
+
+
+def _resumed(
+    run: Run,
+    request: Request,
+    reading: Callable[[Sequence[str]], Progress],
+    encoding: Callable[[int], Progress],
+) -> Session:
+    record = run.record
+    old = Config.from_dict(record["config"], str(run.path / "config.json"))
+    config = resolve(old.to_dict(), request.settings)
+    if request.preset is not None and request.preset != record["preset"]:
+        raise UsageError(
+            f"{run.name}: preset was {record['preset']}, now {request.preset}; resume with what it began with"
+        )
+    for table in ("model", "data", "train"):
+        for key in request.settings.get(table, {}):
+            before, now = (getattr(getattr(c, table), key) for c in (old, config))
+            if now != before and key not in FREE:
+                raise UsageError(f"{run.name}: {key} was {before}, now {now}; resume with what it began with")
+    paths = list(request.paths) or record["corpus"]["paths"]
+    corpus = read(paths, config.data, reading(paths))
+    _check_corpus(run, corpus, record["corpus"])
+    checkpoint = run.last()
+    data = prepare(corpus, config.data, checkpoint.tokenizer() if checkpoint else None, encoding(corpus.chars))
+    if data.tokenizer.fingerprint != record["tokenizer"]:
+        raise UsageError(
+            f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "
+            "checkpoint's tokenizer is not the one that the run began with"
+        )
+    if config != old:
+        run = Run.create(run.path, record | {"config": config.to_dict()})
+    at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
+    return Session(run, data, config, record["groups"], checkpoint, f"resumed from {at}")
+
+
+def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:
+    if corpus.sha256 != recorded["sha256"]:
+        raise UsageError(
+            f"{run.name}: the corpus has changed: it had {recorded['bytes']} bytes ({recorded['sha256'][:12]}), "
+            f"now {corpus.bytes} ({corpus.sha256[:12]}); resume with the text it began with"
+        )

@@ -1,0 +1,140 @@
+"""Ids as parallel lanes, and lanes as windows. NumPy only.
+
+Training. The ids are cut into B contiguous lanes, and windows of k2 symbols move over all lanes at once by a stride
+of k1 symbols. Here B = 3, k2 = 8, k1 = 4; `=` marks the symbols whose successors a window scores:
+
+    ids     ··|--------- lane 0 ---------|--------- lane 1 ---------|--------- lane 2 ---------|·
+             offset
+
+    lane 0    a b c d e f g h i j k l m n o p q r s t u v w x
+    window 0  = = = = = = = =                                       the first scores all of its symbols
+    window 1          · · · · = = = =                               later ones their newest k1
+    window 2                  · · · · = = = =
+    carried          ^       ^                                      the state that windows 1 and 2 start from
+
+So every symbol of a lane is scored exactly once in an epoch, but for a tail shorter than a stride. The next epoch
+begins at another offset, below the stride, so that windows begin and end elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from charlm.errors import DataError
+
+Ids = npt.NDArray[Any]
+
+EVALUATION_LANES = 64
+EVALUATION_WINDOW = 64
+WARM_UP = 256
+
+
+class Window(NamedTuple):
+    """One update's symbols: `y` follows `x`, the newest `scored` steps count."""
+
+    x: Ids  # [k2, B] int32
+    y: Ids  # [k2, B] int32
+    scored: int
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The next window: an epoch and a window's number in it, both from 0."""
+
+    epoch: int = 0
+    window: int = 0
+
+
+class Lanes:
+    """B parallel lanes over ids, and the windows that move over them.
+
+    Attributes:
+        windows: in an epoch.
+        unscored: symbols that no window of an epoch scores (the tails, and what the cut into lanes leaves over).
+    """
+
+    def __init__(self, ids: Ids, lanes: int, k2: int, k1: int, seed: int) -> None:
+        """Cuts `ids` [N] into lanes.
+
+        Raises:
+            DataError: a lane would be shorter than a window; the message says what would fit.
+        """
+        self.ids, self.lanes, self.k2, self.k1, self.seed = ids, lanes, k2, k1, seed
+        self.length = (len(ids) - k1) // lanes  # symbols scored or scorable in a lane, at any offset below k1
+        if self.length < k2:
+            most = (len(ids) - k1) // k2
+            widest = len(ids) // (lanes + 1)
+            fits = [f"--lanes {most}"] if most >= 1 else []
+            fits += [f"--bptt {widest}"] if widest >= 1 else []
+            remedy = " or ".join(fits) + " fits" if fits else "use a longer text"
+            raise DataError(
+                f"{len(ids)} symbols of training text are too few for {lanes} lanes of a {k2}-symbol window: {remedy}"
+            )
+        self.windows = 1 + (self.length - k2) // k1
+        self.unscored = len(ids) - 1 - lanes * (k2 + (self.windows - 1) * k1)
+
+    def offset(self, epoch: int) -> int:
+        """Where lane 0 starts in that epoch, in symbols: 0 in the first, then any below the stride."""
+        return 0 if epoch == 0 else int(np.random.default_rng((self.seed, epoch)).integers(self.k1))
+
+    def window(self, cursor: Cursor) -> Window:
+        """The window at a cursor."""
+        start = self.offset(cursor.epoch) + cursor.window * self.k1
+        at = start + np.arange(self.lanes) * self.length + np.arange(self.k2 + 1)[:, None]  # [k2 + 1, B]
+        symbols = self.ids[at].astype(np.int32)
+        return Window(symbols[:-1], symbols[1:], self.k2 if cursor.window == 0 else self.k1)
+
+    def after(self, cursor: Cursor) -> Cursor:
+        """The cursor of the window that follows."""
+        if cursor.window + 1 < self.windows:
+            return Cursor(cursor.epoch, cursor.window + 1)
+        return Cursor(cursor.epoch + 1, 0)
+
+
+class Piece(NamedTuple):
+    """A window of an evaluation."""
+
+    x: Ids  # [T, B] int32
+    y: Ids  # [T, B] int32
+    counted: npt.NDArray[np.bool_]  # [T, B], the symbols whose nats count
+    cleared: npt.NDArray[np.bool_]  # [B], the lanes whose state is zeroed before the window
+
+
+def _piece(ids: Ids, at: Ids, counted: npt.NDArray[np.bool_], cleared: npt.NDArray[np.bool_]) -> Piece:
+    inside = np.clip(at, 0, len(ids) - 2)
+    return Piece(ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32), counted, cleared)
+
+
+def carried_pieces(ids: Ids) -> Iterator[Piece]:
+    """Windows that score every symbol of ids [N] but the first exactly once, state carried through the text.
+
+    The text is read in parallel lanes. Every lane but the first warms up on the `WARM_UP` symbols before its own,
+    which it does not count, so that each symbol is predicted from at least that much of what precedes it.
+    """
+    total = len(ids) - 1
+    lanes = min(EVALUATION_LANES, max(1, total // (4 * WARM_UP)))
+    length = -(-total // lanes)
+    first = np.arange(lanes) * length
+    warm = WARM_UP if lanes > 1 else 0
+    for start in range(-warm, length, EVALUATION_WINDOW):
+        step = np.arange(start, start + EVALUATION_WINDOW)[:, None]
+        at = first + step  # [T, B]
+        cleared = np.full(lanes, start == -warm) | ((first == 0) & (start <= 0))
+        yield _piece(ids, at, (step >= 0) & (step < length) & (at < total), cleared)
+
+
+def cold_pieces(ids: Ids, window: int) -> Iterator[Piece]:
+    """Windows that score every symbol of ids [N] but the first exactly once, from zero state every `window` symbols."""
+    total = len(ids) - 1
+    firsts = np.arange(0, total, window)
+    for some in np.split(firsts, range(EVALUATION_LANES, len(firsts), EVALUATION_LANES)):
+        padded = np.pad(some, (0, EVALUATION_LANES - len(some)), constant_values=total)
+        for start in range(0, window, EVALUATION_WINDOW):
+            step = np.arange(start, start + EVALUATION_WINDOW)[:, None]
+            at = padded + step
+            yield _piece(ids, at, (at < total) & (step < window), np.full(EVALUATION_LANES, start == 0))
