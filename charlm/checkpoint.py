@@ -305,7 +305,7 @@ def find_run(model: str | None, models: Path) -> Run:
 
 def to_arrays(variables: Mapping[str, Any]) -> Arrays:
     """Variables or tensors by name as NumPy arrays."""
-    return {name: np.ascontiguousarray(np.asarray(value)) for name, value in variables.items()}
+    return {name: np.asarray(value, order="C") for name, value in variables.items()}
 
 
 def assign(variables: Mapping[str, Any], arrays: Arrays, where: Path) -> None:

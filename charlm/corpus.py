@@ -161,7 +161,8 @@ def _looks_like_text(file: Path, reading: Reading) -> bool:
     try:
         with _open(file) as raw:
             head = next(_blocks(raw, file, HEAD_BYTES), b"")[:HEAD_BYTES]
-        return "\0" not in codecs.getincrementaldecoder(reading.encoding)(reading.errors).decode(head)
+        decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
+        return "\0" not in decoder.decode(head, final=len(head) < HEAD_BYTES)
     except (DataError, UnicodeError):
         return False
 
