@@ -10,7 +10,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.corpus import CORPORA, open_corpus
@@ -33,7 +33,7 @@ SAMPLE = (
 ENGLISH = "\n".join(topics[name] for name in sorted(topics))[:30_000]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-MANY = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+MANY = settings(max_examples=10_000, deadline=None)
 SOME = settings(max_examples=300, deadline=None)
 
 
