@@ -17,7 +17,7 @@ from charlm.events import Event
 from charlm.generation import Generator, Sample, stream_text
 from charlm.idcache import cached_ids
 from charlm.model import CharLM, build_model
-from charlm.runtime import lane_groups
+from charlm.runtime import lane_groups, start_tensorflow
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.streams import EVALUATION_LANES
@@ -93,6 +93,8 @@ class LanguageModel:
             raise UsageError(f"--cold must be at least 1 symbol, not {cold}")
         trained = self.checkpoint.record["corpus"]
         sources = list(paths) or trained["paths"]
+        if not paths and "-" in sources:
+            raise UsageError(f"{self.checkpoint.path}: was trained on standard input; name the text to evaluate")
         corpus = read(sources, self.config.data, reading(sources))
         same = corpus.sha256 == trained["sha256"]
         if not paths and not same:
@@ -146,8 +148,8 @@ def train(
     """
     request = Request(paths, _tables(settings), Path(models), name, preset, resume)
     session = open_session(request)
-    training = Training(session.run, session.data, session.config, groups=session.groups, checkpoint=session.checkpoint)
-    for event in training.events():
+    start_tensorflow(session.groups)
+    for event in Training(session).events():
         on_event(event)
     return LanguageModel(session.run.pick("best"))
 

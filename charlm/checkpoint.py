@@ -162,13 +162,31 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, record: Mapping[str, Any]) -> Run:
-        """Makes a new run directory with its record."""
+        """Makes a new run directory with its record.
+
+        Raises:
+            FileExistsError: there is something of that name.
+            CharlmError: the disk is full or refuses.
+        """
+        run = cls(path)
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_json(path / "config.json", record)
+            path.mkdir(parents=True)
+            (path / "checkpoints").mkdir()
+        except FileExistsError:
+            raise
         except OSError as error:
             raise CharlmError(f"{path}: cannot be written: {error.strerror}") from None
-        return cls(path)
+        run.record_again(record)
+        return run
+
+    def record_again(self, record: Mapping[str, Any]) -> None:
+        """Replaces what `config.json` says; raises CharlmError if the disk is full or refuses."""
+        beside = self.path / ".config.json"
+        try:
+            write_json(beside, record)
+            beside.replace(self.path / "config.json")
+        except OSError as error:
+            raise CharlmError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -227,9 +245,10 @@ class Run:
             write_json(beside / "MANIFEST.json", {"files": files, "digest": _own_digest(files)})
             _sync_directory(beside)
             if place.exists():
-                shutil.rmtree(place)
+                place.rename(beside.with_suffix(".old"))
             beside.rename(place)
             _sync_directory(place.parent)
+            shutil.rmtree(beside.with_suffix(".old"), ignore_errors=True)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
@@ -287,7 +306,7 @@ class Run:
 
 
 def find_run(model: str | None, models: Path) -> Run:
-    """A run by directory or by name under `models`; the newest one for None.
+    """A run by directory or by name under `models`; for None, the one that wrote a checkpoint last.
 
     Raises:
         ModelError: there is none.
@@ -297,10 +316,10 @@ def find_run(model: str | None, models: Path) -> Run:
             if (path / "config.json").is_file():
                 return Run(path)
         raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/")
-    runs = [path.parent for path in models.glob("*/config.json")]
+    runs = [run for path in models.glob("*/config.json") if (run := Run(path.parent)).checkpoints()]
     if not runs:
-        raise ModelError(f"no model under {models}/ yet; train one with: charlm train TEXT")
-    return Run(max(runs, key=lambda run: max(f.stat().st_mtime_ns for f in (run, run / "checkpoints") if f.exists())))
+        raise ModelError(f"no trained model under {models}/ yet; train one with: charlm train TEXT")
+    return max(runs, key=lambda run: run.checkpoints()[-1].path.stat().st_mtime_ns)
 
 
 def to_arrays(variables: Mapping[str, Any]) -> Arrays:

@@ -135,7 +135,7 @@ class TrainConfig(Strict):
     learning_rate: float = 2e-3
     optimizer: str = "adamw"
     weight_decay: float = 0.0
-    warmup: int = 50  # steps
+    warmup: int = 50  # steps; at most a tenth of them
     floor: float = 0.02  # where the cosine ends, as a share of the learning rate
     clip: float = 1.0  # global norm of the gradient of nats per symbol
     evaluate_every: int | None = None  # steps; about eight times a run if None

@@ -25,6 +25,7 @@ class Started:
     vocabulary: int
     train_symbols: int
     valid_symbols: int
+    chars_per_symbol: float
     unscored: int  # training symbols that no window of an epoch scores
     engine: str
     precision: str

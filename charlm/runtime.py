@@ -23,26 +23,33 @@ def lane_groups(lanes: int) -> int:
     return next(groups for groups in range(most, 0, -1) if lanes % groups == 0)
 
 
-def start_tensorflow(*, threads: int | None = None, parallel: int | None = None, debug: bool = False) -> None:
+def start_tensorflow(groups: int | None = None, *, debug: bool = False) -> None:
     """Imports TensorFlow without its start-up lines and sets its threads; call it before anything else does.
 
     Args:
-        threads: for one operation; TensorFlow's choice if None.
-        parallel: operations side by side; TensorFlow's choice if None.
+        groups: lane groups to compute side by side on a processor, each on one thread; TensorFlow's own choice of
+            threads if None, on a GPU, or if TensorFlow has already run something.
         debug: let the start-up lines through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
     with contextlib.nullcontext() if debug else _standard_error_closed():
         import tensorflow as tf
 
-        if threads:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-        if parallel:
-            tf.config.threading.set_inter_op_parallelism_threads(parallel)
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # it has started
+            if groups is not None and not on_gpu():
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+                tf.config.threading.set_inter_op_parallelism_threads(groups)
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)
         tf.zeros(1)  # starts the devices, which print too
     tf.get_logger().setLevel("WARNING" if debug else "ERROR")
+
+
+def threads() -> int:
+    """Threads that TensorFlow runs one operation on; 0 is one for each core."""
+    import tensorflow as tf
+
+    return int(tf.config.threading.get_intra_op_parallelism_threads())
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import itertools
 import platform
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from charlm.corpus import Corpus
 from charlm.dataset import Data, Progress, prepare, read
 from charlm.errors import UsageError
 from charlm.runtime import cores, gpu_present, lane_groups
+from charlm.streams import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
 FREE = {"steps", "epochs", "evaluate_every", "save_every", "patience"}
@@ -28,8 +31,9 @@ class Session:
 
     run: Run
     data: Data
+    lanes: Lanes
     config: Config
-    groups: int
+    groups: int  # of lanes, computed side by side
     checkpoint: Checkpoint | None
     choice: str
 
@@ -60,7 +64,7 @@ def open_session(
 
     Raises:
         UsageError: a run of that name exists, there is none to resume, or what was said differs from it.
-        DataError: the corpus is empty or undecodable.
+        DataError: the corpus is empty, undecodable, or too small for the lanes.
     """
     existing = _existing(request)
     if existing is not None:
@@ -76,9 +80,15 @@ def open_session(
     config = resolve(PRESETS[preset].tables, request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
+    lanes = _lanes(data, config)
     groups = 1 if gpu_present() else lane_groups(config.train.lanes)
-    run = Run.create(_place(request, paths), _record(config, data, paths, preset, groups))
-    return Session(run, data, config, groups, None, choice)
+    run = _create(request, _record(config, data, paths, preset, groups))
+    return Session(run, data, lanes, config, groups, None, choice)
+
+
+def _lanes(data: Data, config: Config) -> Lanes:
+    train = config.train
+    return Lanes(data.train, train.lanes, train.bptt, train.k1, train.seed)
 
 
 def _existing(request: Request) -> Run | None:
@@ -96,12 +106,16 @@ def _existing(request: Request) -> Run | None:
     return run
 
 
-def _place(request: Request, paths: Sequence[str]) -> Path:
+def _create(request: Request, record: dict[str, Any]) -> Run:
+    """A new run under its given name, or under the corpus' name and the first free number."""
     if request.name:
-        return request.models / request.name
-    stem = "stdin" if paths[0] == "-" else re.sub(r"[^\w-]+", "-", Path(paths[0]).name.split(".")[0]).strip("-")
-    stem = stem or "run"
-    return next(p for n in range(1, 10**6) if not (p := request.models / f"{stem}-{n}").exists())
+        return Run.create(request.models / request.name, record)
+    path = request.paths[0]
+    stem = "stdin" if path == "-" else re.sub(r"[^\w-]+", "-", Path(path).name.split(".")[0]).strip("-")
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            return Run.create(request.models / f"{stem or 'run'}-{number}", record)
+    raise AssertionError
 
 
 def _record(config: Config, data: Data, paths: Sequence[str], preset: str, groups: int) -> dict[str, Any]:
@@ -155,9 +169,9 @@ def _resumed(
             "checkpoint's tokenizer is not the one that the run began with"
         )
     if config != old:
-        run = Run.create(run.path, record | {"config": config.to_dict()})
+        run.record_again(record | {"config": config.to_dict()})
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
-    return Session(run, data, config, record["groups"], checkpoint, f"resumed from {at}")
+    return Session(run, data, _lanes(data, config), config, record["groups"], checkpoint, f"resumed from {at}")
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

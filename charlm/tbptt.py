@@ -38,11 +38,12 @@ def nats(logits: Tensor, y: Tensor) -> Tensor:
 def scheduled_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The learning rate of update `step` (from 0) of `steps`: linear warm-up, then cosine to the floor.
 
-    Loshchilov and Hutter, "SGDR" (2017), without restarts.
+    The warm-up takes a tenth of the steps at most. Loshchilov and Hutter, "SGDR" (2017), without restarts.
     """
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    share = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+    warmup = min(config.warmup, steps // 10)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    share = min(1.0, (step - warmup) / max(1, steps - warmup))
     return config.learning_rate * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * share)) / 2)
 
 

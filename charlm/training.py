@@ -1,10 +1,11 @@
 """The training loop: windows in, events out. It prints nothing.
 
-for event in Training(run, data, config).events(): ...
+for event in Training(open_session(request)).events(): ...
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -14,73 +15,66 @@ from typing import Any
 
 import tensorflow as tf
 
-from charlm.checkpoint import Arrays, Checkpoint, Run, assign, to_arrays
-from charlm.config import Config
-from charlm.dataset import Data
+from charlm.checkpoint import Arrays, Checkpoint, assign, to_arrays
 from charlm.errors import DivergedError, UsageError
 from charlm.evaluation import score_ids
 from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped, to_log
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import ModelState, build_model
-from charlm.runtime import choose_precision
+from charlm.runtime import choose_precision, threads
 from charlm.score import Score
-from charlm.streams import Cursor, Lanes
+from charlm.session import Session
+from charlm.streams import Cursor, Ids
 from charlm.tbptt import Evaluator, Trainer, scheduled_rate
 
 EVALUATIONS = 8  # in a run, unless --evaluate-every says otherwise or --minutes leaves no time for them
 EVALUATION_SHARE = 0.08  # of --minutes
+VALIDATION_SYMBOLS = 1 << 20  # of the held-out text are scored at an evaluation, at most
 SAMPLE_SYMBOLS = 200
 MEASURED_SECONDS = 4.0
-RESERVED_SHARE = 0.03  # of --minutes, for what the measured steps did not show
+TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
+PLANNED_SHARE = 0.97  # of --minutes; the rest is for what the measured steps did not show
+LATEST_SHARE = 1.08  # of --minutes; a run that is slower than measured is cut here, for a tenth over is promised
+
+_log = logging.getLogger("charlm")
 
 
 class Training:
     """One run's training, from its start or from its last checkpoint.
 
     Args:
-        run: its directory.
-        data: its corpus.
-        config: its resolved configuration.
-        groups: lane groups to compute side by side.
-        checkpoint: where to go on; None starts anew.
+        session: the run, its data and configuration, and where to go on.
         stop: asked after every update whether to save and stop.
         started: `time.monotonic()` when the command began, for `--minutes`.
 
     Raises:
-        DataError: the training text is too short for the lanes and the window.
         ModelError: the checkpoint does not fit.
+        UsageError: fewer steps are asked for than are done, or a precision that this machine has not.
     """
 
     def __init__(
-        self,
-        run: Run,
-        data: Data,
-        config: Config,
-        *,
-        groups: int = 1,
-        checkpoint: Checkpoint | None = None,
-        stop: Callable[[], bool] = lambda: False,
-        started: float | None = None,
+        self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
     ) -> None:
-        self.run, self.data, self.config, self.stop = run, data, config, stop
+        self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
+        self.stop = stop
         self.started = time.monotonic() if started is None else started
-        train = config.train
-        self.lanes = Lanes(data.train, train.lanes, train.bptt, train.k1, train.seed)
+        train = self.config.train
         precision = choose_precision(train.precision)
-        self.model = build_model(config.model, seed=train.seed, precision=precision)
-        self.trainer = Trainer(self.model, train, groups)
-        self.evaluator = Evaluator(self.model, groups)
-        self.sampling = replace(config.sample, samples=1, length=SAMPLE_SYMBOLS)
-        self.generator = Generator(self.model, self.sampling, data.tokenizer.blocked)
+        self.model = build_model(self.config.model, seed=train.seed, precision=precision)
+        self.trainer = Trainer(self.model, train, session.groups)
+        self.evaluator = Evaluator(self.model, session.groups)
+        self.sampling = replace(self.config.sample, samples=1, length=SAMPLE_SYMBOLS)
+        self.generator = Generator(self.model, self.sampling, self.data.tokenizer.blocked)
+        self.validated = self.data.valid[: VALIDATION_SYMBOLS + 1]
         self.step, self.cursor, self.state = 0, Cursor(), self.model.initial_state(train.lanes)
         self.best: int | None = None
         self.best_nats: float | None = None
         self.stale, self.finished, self.before = 0, False, 0.0
-        self.evaluations = EVALUATIONS
+        self.evaluations, self.evaluation_seconds = EVALUATIONS, 0.0
         self.steps = self._given_steps()
-        self.chars_per_symbol = float(data.tokenizer.chars_per_id[data.train[: 1 << 20]].mean())
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train[: 1 << 20]].mean())
+        if session.checkpoint is not None:
+            self._restore(session.checkpoint)
 
     def _given_steps(self) -> int | None:
         train = self.config.train
@@ -98,6 +92,12 @@ class Training:
         self.step, self.cursor = progress["step"], Cursor(progress["epoch"], progress["window"])
         self.best, self.best_nats, self.stale = progress["best"], progress["best_nats"], progress["stale"]
         self.before, self.evaluations = progress["seconds"], progress["evaluations"]
+        for what, before, now in (
+            ("threads an operation", progress["threads"], threads()),
+            ("precision", progress["precision"], self.model.precision),
+        ):
+            if before != now:
+                _log.warning("%s: %s was %s, now %s; it will not go on bit for bit", self.run.name, what, before, now)
         planned = self._given_steps() or progress["steps"]
         if planned is not None and planned < self.step:
             raise UsageError(f"--steps {planned}: the run has already made {self.step} updates")
@@ -156,10 +156,12 @@ class Training:
             due = self._due(train.evaluate_every)
             if due:
                 yield from self._evaluate()
-            stopped, late = self.stop(), self._late()
+            stopped, late = self.stop(), self.step < self.steps and self._late()
             early = due and train.patience is not None and self.stale >= train.patience
             if stopped or late or early:
                 reason = "interrupted" if stopped else "time" if late else "early"
+                if late and not due:
+                    yield from self._evaluate()
                 self.finished = not stopped
                 break
             worth = (due and self.best == self.step) or self._due(train.save_every or train.evaluate_every)
@@ -180,6 +182,7 @@ class Training:
             vocabulary=self.data.tokenizer.vocabulary,
             train_symbols=len(self.data.train),
             valid_symbols=len(self.data.valid),
+            chars_per_symbol=self.chars_per_symbol,
             unscored=self.lanes.unscored,
             engine=self.model.engine,
             precision=self.model.precision,
@@ -193,7 +196,8 @@ class Training:
 
     def _late(self) -> bool:
         minutes = self.config.train.minutes
-        return minutes is not None and time.monotonic() - self.started > 60 * minutes * (1 + RESERVED_SHARE)
+        latest = math.inf if minutes is None else 60 * minutes * LATEST_SHARE - self.evaluation_seconds
+        return time.monotonic() - self.started > latest
 
     def _update(self) -> Stepped:
         start = time.monotonic()
@@ -223,16 +227,16 @@ class Training:
             learning_rate=rate,
         )
 
-    def _score(self) -> Score:
-        return score_ids(self.evaluator, self.data.valid, self.data.tokenizer, "valid")
+    def _score(self, ids: Ids) -> Score:
+        return score_ids(self.evaluator, ids, self.data.tokenizer, "valid")
 
     def _sample(self) -> str:
         pieces = stream_text(self.generator, self.data.tokenizer, "", self.sampling, self.config.train.seed)
         return next(piece.text for piece in pieces if isinstance(piece, Sample))
 
     def _evaluate(self) -> Iterator[Event]:
-        if len(self.data.valid) > 1:
-            score = self._score()
+        if len(self.validated) > 1:
+            score = self._score(self.validated)
             better = self.best_nats is None or score.nats_per_symbol < self.best_nats
             self.stale = 0 if better else self.stale + 1
             if better:
@@ -252,7 +256,7 @@ class Training:
             "stale": self.stale,
             "finished": self.finished,
             "seconds": self.seconds,
-            "threads": 1,
+            "threads": threads(),
             "groups": self.trainer.groups,
             "precision": self.model.precision,
         }
@@ -262,7 +266,7 @@ class Training:
         return Saved(**self._stamp(), path=saved.path)
 
     def _measure(self) -> Iterator[Event]:
-        """Makes the first updates and an evaluation, and fixes the number of steps that fits --minutes."""
+        """Makes the first updates, measures an evaluation, and fixes the number of steps that fits --minutes."""
         minutes = self.config.train.minutes
         assert minutes is not None
         compiling = 1 if self.config.train.k1 == self.config.train.bptt else 2
@@ -271,13 +275,14 @@ class Training:
             start = time.monotonic()
             yield self._update()
             times.append(time.monotonic() - start)
-        yield from self._evaluate()  # compiles
-        start = time.monotonic()
-        if len(self.data.valid) > 1:
-            self._score()
-        self._sample()
-        each = time.monotonic() - start
-        left = 60 * minutes * (1 - RESERVED_SHARE) - (time.monotonic() - self.started)
+        trial = self.validated[:TRIAL_SYMBOLS]
+        for _ in range(2):  # the first compiles
+            start = time.monotonic()
+            scoring = self._score(trial).seconds if len(trial) > 1 else 0.0
+            self._sample()
+            each = time.monotonic() - start + scoring * (len(self.validated) / max(len(trial), 1) - 1)
+        left = 60 * minutes * PLANNED_SHARE - (time.monotonic() - self.started)
+        self.evaluation_seconds = each
         self.evaluations = min(EVALUATIONS, max(1, int(left * EVALUATION_SHARE / each)))
         left -= self.evaluations * each
-        self.steps = self.step + max(1, int(left / statistics.median(times[compiling:])))
+        self.steps = self.step + max(1, int(left / statistics.mean(times[compiling:])))

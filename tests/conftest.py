@@ -4,7 +4,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-LARGEST: dict[tuple[str, str, int], float] = {}
+LARGEST: dict[str, float] = {}
 
 
 @pytest.fixture
@@ -12,15 +12,29 @@ def errors():
     """Notes a relative error under (comparison, cell, layers), for the table at the end of the run, and returns it."""
 
     def note(comparison: str, cell: str, layers: int, error: float) -> float:
-        key = (comparison, cell, layers)
-        LARGEST[key] = max(LARGEST.get(key, 0.0), float(error))
+        _merge({f"{comparison:30} {cell:5} layers {layers}": float(error)})
         return float(error)
 
     return note
 
 
+def _merge(errors: dict[str, float]) -> None:
+    for key, error in errors.items():
+        LARGEST[key] = max(LARGEST.get(key, 0.0), error)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's processes
+        session.config.workeroutput["largest"] = LARGEST
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    _merge(getattr(node, "workeroutput", {}).get("largest", {}))
+
+
 def pytest_terminal_summary(terminalreporter):
     if LARGEST:
         terminalreporter.section("largest relative errors")
-        for (comparison, cell, layers), error in LARGEST.items():
-            terminalreporter.line(f"{comparison:30} {cell:5} layers {layers}   {error:.1e}")
+        for comparison, error in sorted(LARGEST.items()):
+            terminalreporter.line(f"{comparison}   {error:.1e}")

@@ -34,12 +34,19 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)
-        return None if module is None else importlib.import_module(module).command
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        for option in command.params:
+            if isinstance(option, click.Option):
+                flag = max(option.opts, key=len).strip("-").replace("-", "_")
+                option.envvar = f"CHARLM_{cmd_name}_{flag}".upper()
+        return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CHARLM"})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="charlm", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show tracebacks and TensorFlow's own messages.")
+@click.option("--debug", is_flag=True, envvar="CHARLM_DEBUG", help="Show tracebacks and TensorFlow's own messages.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Train, measure and sample recurrent character-level language models.
@@ -59,7 +66,7 @@ def main() -> NoReturn:
     """Runs the command line; every failure is one line on standard error and an exit code."""
     logging.basicConfig(format="charlm: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    debug = "--debug" in sys.argv[1:2] or bool(os.environ.get("CHARLM_DEBUG"))
+    debug = "--debug" in sys.argv[1:2] or "CHARLM_DEBUG" in os.environ
     try:
         _exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:

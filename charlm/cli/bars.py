@@ -5,19 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
 from charlm.corpus import raw_bytes, resolve
-from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped
+from charlm.events import Evaluated, Event, Finished, Sampled, Started, Stepped
 
 REASONS = {
     "done": "done",
-    "early": "no better score for a while, stopped",
-    "time": "time is up, stopped",
+    "early": "no better score for a while: stopped",
+    "time": "time is up: stopped",
     "interrupted": "interrupted",
 }
 
@@ -58,18 +57,36 @@ class TrainingDisplay:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._chars = 1.0
+        self._chars_per_symbol = 1.0
+        self._chars_per_second: float | None = None
 
     def show(self, event: Event) -> None:
         """Draws one event."""
-        getattr(self, "_" + type(event).__name__.lower())(event)
+        match event:
+            case Started():
+                self._start(event)
+            case Stepped():
+                self._move(event)
+            case Evaluated():
+                say(
+                    f"step {event.step}: valid {event.score.bits_per_char:.3f} bits per character, "
+                    f"{event.score.bits_per_byte:.3f} per byte, {event.score.nats_per_symbol:.4f} nats per symbol"
+                    f"{' (best)' if event.best else ''}"
+                )
+            case Sampled():
+                text = "\n".join(f"  | {line}" for line in event.text.splitlines()[:6])
+                say(click.style(text, dim=True) if sys.stderr.isatty() else text)
+            case Finished():
+                self.close()
+                best = "" if event.best is None else f"; best {event.best:.4f} nats per symbol on held-out text"
+                say(f"{REASONS[event.reason]} at step {event.step}{best}")
 
     def close(self) -> None:
         """Ends the bar."""
         if self._bar is not None:
             self._bar.close()
 
-    def _started(self, event: Started) -> None:
+    def _start(self, event: Started) -> None:
         model, train = event.config.model, event.config.train
         say(
             f"{event.run}: {model.cell} {model.units} x {model.layers}, {event.parameters:,} parameters, "
@@ -80,48 +97,18 @@ class TrainingDisplay:
             f"{event.precision}, {event.engine}, {event.groups} lane groups; "
             f"{event.unscored} training symbols are left over in an epoch"
         )
+        self._chars_per_symbol = event.chars_per_symbol
         form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
         self._bar = tqdm(total=event.steps, initial=event.step, unit="step", disable=None, bar_format=form)
 
-    def _stepped(self, event: Stepped) -> None:
-        if self._bar.total != event.steps:
-            self._bar.reset(event.steps)
-            self._bar.update(event.step - 1)
+    def _move(self, event: Stepped) -> None:
+        if event.steps is not None and self._bar.total != event.steps:
+            self._bar.total = event.steps
             say(f"{event.steps} steps fit the time")
-        rate = event.symbols_per_second * event.nats_per_symbol / max(event.bits_per_char, 1e-9) / 0.6931
+        now = event.symbols_per_second * self._chars_per_symbol
+        before = self._chars_per_second or now
+        self._chars_per_second = 0.9 * before + 0.1 * now
         self._bar.set_description(f"epoch {event.epoch + 1}", refresh=False)
-        self._bar.set_postfix_str(f"{event.bits_per_char:.3f} bpc, {rate / 1000:.1f}k chars/s", refresh=False)
+        speed = f"{self._chars_per_second / 1000:.1f}k chars/s"
+        self._bar.set_postfix_str(f"{event.bits_per_char:.3f} bpc, {speed}", refresh=False)
         self._bar.update(1)
-
-    def _evaluated(self, event: Evaluated) -> None:
-        score = event.score
-        say(
-            f"step {event.step}: valid {score.bits_per_char:.3f} bits per character, "
-            f"{score.bits_per_byte:.3f} per byte, {score.nats_per_symbol:.4f} nats per symbol"
-            f"{' (best)' if event.best else ''}"
-        )
-
-    def _sampled(self, event: Sampled) -> None:
-        text = "\n".join(f"  | {line}" for line in event.text.splitlines()[:6])
-        say(click.style(text, dim=True) if sys.stderr.isatty() else text)
-
-    def _saved(self, event: Saved) -> None:
-        pass
-
-    def _finished(self, event: Finished) -> None:
-        self.close()
-        why = {
-            "done": "done",
-            "early": "no better score for a while",
-            "time": "time is up",
-            "interrupted": "interrupted",
-        }
-        best = "" if event.best is None else f"; best {event.best:.4f} nats per symbol on held-out text"
-        say(f"{why[event.reason]} at step {event.step}{best}")
-
-
-def saved_in(path: Path, reason: str) -> str:
-    """What to do after training."""
-    if reason == "interrupted":
-        return f"saved; go on with: charlm train --name {path.name} --resume"
-    return f'saved in {path}; try: charlm generate --prompt "..."'

@@ -90,7 +90,7 @@ TRAINING = [
     Setting("train", "learning_rate", float, "Highest learning rate; warm-up before it, cosine after it."),
     Setting("train", "optimizer", click.Choice(OPTIMIZER_NAMES), "Optimizer [adamw]."),
     Setting("train", "weight_decay", float, "Decoupled weight decay of the recurrent layers' kernels [0]."),
-    Setting("train", "warmup", int, "Steps of linear warm-up [50]."),
+    Setting("train", "warmup", int, "Steps of linear warm-up, at most a tenth of all [50]."),
     Setting("train", "clip", float, "Largest global norm of the gradient [1]."),
     Setting("train", "evaluate_every", int, "Steps between validations [an eighth of the run]."),
     Setting("train", "save_every", int, "Steps between checkpoints [with every validation]."),

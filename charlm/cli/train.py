@@ -59,9 +59,9 @@ def command(
     A flag beats the environment, which beats the --config file, which beats the preset. Ctrl-C saves and stops; a
     second one stops at once.
     """
-    from charlm.cli.bars import TrainingDisplay, progress_bars, reading_bar, saved_in, say
+    from charlm.cli.bars import TrainingDisplay, progress_bars, reading_bar, say
     from charlm.events import Finished
-    from charlm.runtime import gpu_present, start_tensorflow
+    from charlm.runtime import start_tensorflow
     from charlm.session import Request, open_session
 
     tables = overlay({} if toml is None else _checked(toml), settings)
@@ -69,29 +69,19 @@ def command(
         request = Request(corpora, tables, models, name, preset, resume)
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
     say(session.choice)
-    parallel = {} if gpu_present() else {"threads": 1, "parallel": session.groups}
-    start_tensorflow(**parallel, debug=debug)
+    start_tensorflow(session.groups, debug=debug)
     from charlm.training import Training
 
     stop, display = _Stop(), TrainingDisplay()
-    training = Training(
-        session.run,
-        session.data,
-        session.config,
-        groups=session.groups,
-        checkpoint=session.checkpoint,
-        stop=lambda: stop.asked,
-        started=STARTED,
-    )
+    training = Training(session, stop=lambda: stop.asked, started=STARTED)
     try:
         for event in training.events():
             display.show(event)
     finally:
         display.close()
-    assert isinstance(event, Finished)
-    if event.reason == "interrupted":
-        raise Interrupted(saved_in(session.run.path, event.reason))
-    say(saved_in(session.run.path, event.reason))
+    if isinstance(event, Finished) and event.reason == "interrupted":
+        raise Interrupted(f"saved; go on with: charlm train --name {session.run.name} --resume")
+    say(f'saved in {session.run.path}; try: charlm generate --prompt "..."')
 
 
 def _checked(toml: Path) -> Tables:
