@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Score:
-    """A model's score on a text. Every symbol but the first is predicted; `chars` and `bytes` are theirs.
+    """A model's score on a text. Every symbol but the first is predicted; `chars` and `bytes` are theirs
+    (an unknown symbol counts as U+FFFD, one character of three bytes).
 
     `context` is "carried" (every symbol is predicted from at least 256 before it, or all there are) or "cold:W" (from
     what precedes it in its window of W symbols).

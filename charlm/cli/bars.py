@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ class TrainingDisplay:
                     f"{' (best)' if event.best else ''}"
                 )
             case Sampled():
-                text = "\n".join(f"  | {line}" for line in event.text.splitlines()[:6])
+                width = shutil.get_terminal_size().columns - 5
+                text = "\n".join(f"  | {line[:width]}" for line in event.text.splitlines()[:6])
                 say(click.style(text, dim=True) if sys.stderr.isatty() else text)
             case Finished():
                 self.close()
