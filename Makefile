@@ -18,8 +18,8 @@ test: $(VENV)/.installed-dev  ## lint, types, tests
 resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and --resume, for LSTM and GRU
 	$(VENV)/bin/python benchmarks/resume_proof.py $(CORPUS)
 
-quality: $(VENV)/.installed  ## what CORPUS reaches in two minutes: make quality CORPUS=file
-	$(VENV)/bin/python benchmarks/quality.py $(CORPUS)
+quality: $(VENV)/.installed $(CORPUS)  ## what CORPUS reaches in so many minutes: make quality CORPUS=file MINUTES='2 10'
+	$(VENV)/bin/python benchmarks/quality.py $(CORPUS) $(MINUTES)
 
 data/pydocs.txt: | $(VENV)/.installed
 	$(CHARLM) corpus pydocs $@

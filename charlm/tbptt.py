@@ -1,7 +1,7 @@
 """Truncated back-propagation through time: the loss, the optimizer, and the compiled train and evaluation steps.
 
-BPTT(k2; k1) in the words of Williams and Peng (1990): every k1 symbols the gradient of the newest k1 losses passes
-back through the newest k2 symbols and no further; the state that enters the window is a constant.
+BPTT(k2; k1), which Williams and Peng (1990) write BPTT(h; h'): every k1 symbols the gradient of the newest k1 losses
+passes back through the newest k2 symbols and no further; the state that enters the window is a constant.
 
 On a processor the lanes are computed in groups, one for each core, side by side in one graph; a group's sums are
 added at the end, so the number of groups changes nothing but rounding.
