@@ -186,11 +186,12 @@ class SampleConfig(Strict):
     def __post_init__(self) -> None:
         _check("length", self.length, self.length >= 0, "at least 0")
         _check("samples", self.samples, self.samples >= 1, "at least 1")
-        _check("temperature", self.temperature, 0 <= self.temperature < math.inf, "a number of 0 or more")
-        _check("top_k", self.top_k, self.top_k >= 0, "at least 0")
-        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+        warm = self.temperature == 0 or 1e-3 <= self.temperature <= 1e3  # what float32 logits can be divided by
+        _check("temperature", self.temperature, warm, "0, or from 0.001 to 1000")
+        _check("top_k", self.top_k, 0 <= self.top_k < 2**31, "from 0 to 2147483647")
+        _check("top_p", self.top_p, 1e-6 <= self.top_p <= 1, "from 0.000001 to 1")
         _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
-        _check("repetition_penalty", self.repetition_penalty, 1 <= self.repetition_penalty < math.inf, "at least 1")
+        _check("repetition_penalty", self.repetition_penalty, 1 <= self.repetition_penalty <= 1e6, "from 1 to 1000000")
         _check("stop", self.stop, all(self.stop), "texts that are not empty")
         _check("seed", self.seed, self.seed is None or 0 <= self.seed < 2**31, "from 0 to 2147483647")
 

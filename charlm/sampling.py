@@ -105,5 +105,6 @@ def draw(logits: Tensor, seeds: Tensor, position: Tensor) -> Tensor:
         tf.random.stateless_uniform((size,), tf.stack([seed, position]), alg="philox", dtype=logits.dtype)
         for seed in tf.unstack(seeds, rows)
     ]
-    gumbel = -tf.math.log(-tf.math.log(tf.stack(drawn)))
+    above_zero = tf.maximum(tf.stack(drawn), logits.dtype.as_numpy_dtype(1e-30))  # a zero would exclude its symbol
+    gumbel = -tf.math.log(-tf.math.log(above_zero))
     return tf.argmax(logits + gumbel, -1, output_type=tf.int32)
