@@ -3,7 +3,7 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
-.PHONY: demo test lint resume-proof quality clean
+.PHONY: demo test lint resume-proof quality proofs clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	$(CHARLM) train $(CORPUS) --minutes 2
@@ -20,6 +20,9 @@ resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and
 
 quality: $(VENV)/.installed $(CORPUS)  ## what CORPUS reaches in so many minutes: make quality CORPUS=file MINUTES='2 10'
 	$(VENV)/bin/python benchmarks/quality.py $(CORPUS) $(MINUTES)
+
+proofs: $(VENV)/.installed-dev $(CORPUS)  ## docs/proofs.md: both of these, and the errors of the gradient
+	$(VENV)/bin/python benchmarks/proofs.py $(CORPUS)
 
 data/pydocs.txt: | $(VENV)/.installed
 	$(CHARLM) corpus pydocs $@

@@ -15,6 +15,8 @@ import time
 from itertools import product
 from pathlib import Path
 
+from machine import heading
+
 CHARLM = Path(sys.executable).with_name("charlm")
 
 
@@ -47,6 +49,7 @@ def prove(corpus: str, models: Path, cell: str, stride: int) -> tuple[int, str, 
 
 
 def main() -> None:
+    print(heading("make resume-proof"))
     print("| cell | k2 | k1 | stopped at | SHA-256 of 200 steps | of the resumed run | equal |")
     print("|---|---|---|---|---|---|---|")
     equal = True

@@ -31,7 +31,7 @@ EVALUATIONS = 8  # in a run, unless --evaluate-every says otherwise or --minutes
 EVALUATION_SHARE = 0.08  # of --minutes
 VALIDATION_SYMBOLS = 1 << 20  # of the held-out text are scored at an evaluation, at most
 SAMPLE_SYMBOLS = 200
-MEASURED_SECONDS = 4.0
+MEASURED_SHARE = 0.08  # of --minutes, spent on measuring a step
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
 PLANNED_SHARE = 0.97  # of --minutes; the rest is for what the measured steps did not show
 LATEST_SHARE = 1.08  # of --minutes; a run that is slower than measured is cut here, for a tenth over is promised
@@ -271,7 +271,7 @@ class Training:
         assert minutes is not None
         compiling = 1 if self.config.train.k1 == self.config.train.bptt else 2
         times: list[float] = []
-        while len(times) <= compiling or (sum(times[compiling:]) < MEASURED_SECONDS and not self.stop()):
+        while len(times) <= compiling or (sum(times[compiling:]) < 60 * minutes * MEASURED_SHARE and not self.stop()):
             start = time.monotonic()
             yield self._update()
             times.append(time.monotonic() - start)
