@@ -46,9 +46,16 @@ _STEP = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("charlm")
 
 
+def _json(value: object, indent: int | None = None) -> bytes:
+    try:
+        return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        return (json.dumps(value, indent=indent) + "\n").encode()
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes JSON readable by people, synced to disk."""
-    _write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    _write(path, _json(value, indent=2))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_JSON:
             raise ModelError(f"{path}: is damaged: larger than any such file that charlm writes")
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is missing, damaged, or not charlm's: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: is damaged: holds no JSON object")
@@ -88,6 +95,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": _digest(path)}
+
+
 def _own_digest(files: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
@@ -105,15 +116,18 @@ class Checkpoint:
         Raises:
             ModelError: a file is missing, added, or differs in size or content.
         """
-        manifest = read_json(self.path / "MANIFEST.json")
+        path = self.path / "MANIFEST.json"
+        manifest = read_json(path)
         files = manifest.get("files")
-        if not isinstance(files, dict) or manifest.get("digest") != _own_digest(files):
+        as_written = path.read_bytes() == _json(manifest, indent=2)
+        if not as_written or not isinstance(files, dict) or manifest.get("digest") != _own_digest(files):
             raise ModelError(f"{self.path}: is damaged: MANIFEST.json does not match its own digest")
+        present = {file.name for file in self.path.iterdir()} - {path.name}
+        if present != files.keys():
+            differ = ", ".join(sorted(present ^ files.keys()))
+            raise ModelError(f"{self.path}: is damaged: missing or added: {differ}")
         for name, entry in files.items():
-            file = self.path / name
-            if not file.is_file():
-                raise ModelError(f"{self.path}: is damaged: {name} is missing")
-            if file.stat().st_size != entry["size"] or _digest(file) != entry["sha256"]:
+            if entry != _entry(self.path / name):
                 raise ModelError(f"{self.path}: is damaged: {name} has changed since it was written")
 
     @property
@@ -141,7 +155,8 @@ class Checkpoint:
         """The arrays in `weights.safetensors` or `training.safetensors`."""
         try:
             return safetensors.numpy.load_file(self.path / f"{name}.safetensors")
-        except (OSError, safetensors.SafetensorError) as error:
+        # The last three: types that NumPy has not.
+        except (OSError, safetensors.SafetensorError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(f"{self.path}: {name}.safetensors cannot be read: {error}") from None
 
 
@@ -204,8 +219,8 @@ class Run:
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Appends a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            file.write(_json(event))
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, oldest first."""
@@ -216,7 +231,7 @@ class Run:
     def save(
         self, step: int, weights: Arrays, training: Arrays, progress: Mapping[str, Any], tokenizer: Tokenizer
     ) -> Checkpoint:
-        """Writes the checkpoint of `step`, then removes all but the last three and the best.
+        """Writes the checkpoint of `step`, in place of a damaged one, then removes all but the last three and the best.
 
         Args:
             step: updates done.
@@ -234,27 +249,26 @@ class Run:
             for left in place.parent.glob(".step-*"):
                 shutil.rmtree(left)
             beside.mkdir()
-            shutil.copyfile(self.path / "config.json", beside / "config.json")
-            tokenizer.save(beside)
+            _write(beside / "config.json", (self.path / "config.json").read_bytes())
+            _write(beside / tokenizer.file_name, tokenizer.content())
             _write(beside / "weights.safetensors", safetensors.numpy.save(weights))
             _write(beside / "training.safetensors", safetensors.numpy.save(training))
             write_json(beside / "progress.json", progress)
-            files = {
-                file.name: {"size": file.stat().st_size, "sha256": _digest(file)} for file in sorted(beside.iterdir())
-            }
+            files = {file.name: _entry(file) for file in sorted(beside.iterdir())}
             write_json(beside / "MANIFEST.json", {"files": files, "digest": _own_digest(files)})
             _sync_directory(beside)
             if place.exists():
-                place.rename(beside.with_suffix(".old"))
+                shutil.rmtree(place)
             beside.rename(place)
             _sync_directory(place.parent)
-            shutil.rmtree(beside.with_suffix(".old"), ignore_errors=True)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
-        for old in self.checkpoints()[:-KEPT]:
-            if old.step != progress["best"]:
-                shutil.rmtree(old.path)
+        checkpoints = self.checkpoints()
+        done = [c for c in checkpoints if c.step <= step]
+        # Later ones are damaged: a run goes on from the last whole one.
+        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step != progress["best"]):
+            shutil.rmtree(old.path)
         return Checkpoint(place, step)
 
     def last(self) -> Checkpoint | None:
@@ -282,13 +296,19 @@ class Run:
 
         Raises:
             ModelError: there is none.
+            UsageError: it is called something else.
         """
+        if which not in ("best", "last") and not which.isdecimal():
+            raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
         last = self.last()
         if last is None:
             raise ModelError(f"{self.path}: has no checkpoint yet; train it further with --resume")
         if which == "last":
             return last
-        step = last.progress()["best"] if which == "best" else int(which)
+        progress = last.progress()
+        if "best" not in progress:
+            raise ModelError(f"{last.path}/progress.json: is not charlm's: it does not name the best checkpoint")
+        step = progress["best"] if which == "best" else int(which)
         found = next((c for c in self.checkpoints() if c.step == step), None)
         if found is None and which != "best":
             known = ", ".join(str(c.step) for c in self.checkpoints())

@@ -101,7 +101,7 @@ class Training:
         planned = self._given_steps() or progress["steps"]
         if planned is not None and planned < self.step:
             raise UsageError(f"--steps {planned}: the run has already made {self.step} updates")
-        self.finished = progress["finished"] and planned == progress["steps"]
+        self.finished = planned == self.step or (progress["finished"] and planned == progress["steps"])
         self.steps = planned
 
     def _state_arrays(self) -> Arrays:

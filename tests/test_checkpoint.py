@@ -1,0 +1,527 @@
+"""Checkpoints on a real disk: damaged, killed while written, foreign, and as they should be."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import re
+import resource
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from charlm.checkpoint import Run, assign, find_run, to_arrays, write_json
+from charlm.config import Config, ModelConfig
+from charlm.errors import CharlmError, ModelError
+from charlm.tokenizers import TOKENIZERS
+
+TOKENIZER = TOKENIZERS["char"].train(lambda: iter(["What is so, is so.\n"]), 0)
+CONFIG = Config(model=ModelConfig(units=7, vocabulary=TOKENIZER.vocabulary))
+RECORD = {"config": CONFIG.to_dict(), "corpus": {"paths": ["été.txt"]}}
+FILES = {"config.json", "tokenizer.json", "weights.safetensors", "training.safetensors", "progress.json"}
+ALL = sorted(FILES | {"MANIFEST.json"})
+
+
+def save(run, step, best=None, tokenizer=TOKENIZER):
+    weights = {"embedding": np.arange(40, dtype=np.float32).reshape(5, 8) + step, "bias": np.zeros(3, np.float32)}
+    return run.save(step, weights, {"m": np.full(4, -step)}, {"step": step, "best": best}, tokenizer)
+
+
+def made(path, *steps, best=None):
+    run = Run.create(path, RECORD)
+    for step in steps:
+        save(run, step, best)
+    return run
+
+
+def steps(run):
+    """The steps of its checkpoints, all of which are whole."""
+    for checkpoint in run.checkpoints():
+        checkpoint.verify()
+        assert checkpoint.progress()["step"] == checkpoint.step
+        assert checkpoint.arrays("weights")["embedding"][0, 0] == checkpoint.step
+    return [checkpoint.step for checkpoint in run.checkpoints()]
+
+
+def seal(checkpoint, files=None):
+    """Makes a manifest that agrees with whatever is there, or says `files`, as someone else could."""
+    if files is None:
+        contents = {f.name: f.read_bytes() for f in checkpoint.path.iterdir() if f.name != "MANIFEST.json"}
+        files = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in contents.items()}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    write_json(checkpoint.path / "MANIFEST.json", {"files": files, "digest": digest})
+
+
+def damage(checkpoint):
+    path = checkpoint.path / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
+def python(script, *arguments, **environment):
+    """A second process that has this module's names."""
+    script = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_checkpoint import *\n{script}"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, env={**os.environ, **environment}, text=True, **pipes)
+
+
+def output(process):
+    said = process.communicate()[0]
+    assert process.returncode == 0
+    return said.splitlines()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return made(tmp_path / "models" / "one", 10, 20, 30, best=20)
+
+
+# ---- what is written is what is read
+
+
+def test_a_checkpoint_has_all_it_needs(run):
+    checkpoint = run.last()
+    assert {file.name for file in checkpoint.path.iterdir()} == FILES | {"MANIFEST.json"}
+    assert checkpoint.path == run.path / "checkpoints" / "step-00000030"
+    assert (checkpoint.config(), checkpoint.record, run.record) == (CONFIG, RECORD, RECORD)
+    assert checkpoint.progress() == {"step": 30, "best": 20}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers_round_trip(name, tmp_path):
+    tokenizer = TOKENIZERS[name].train(lambda: iter(["What is so, is so.\n" * 20]), 280)
+    run = Run.create(tmp_path / "run", {"config": Config.from_dict({"data": {"tokenizer": name}}, "").to_dict()})
+    assert save(run, 1, tokenizer=tokenizer).tokenizer().fingerprint == tokenizer.fingerprint
+
+
+def test_arrays_round_trip(tmp_path):
+    run = Run.create(tmp_path / "run", RECORD)
+    kinds = st.sampled_from([np.float32, np.float64, np.float16, np.int32, np.int64, np.uint8])
+    array = arrays(kinds, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.dictionaries(st.from_regex(r"[a-z_.0-9]{1,20}", fullmatch=True), array, max_size=4))
+    def check(values):
+        views = {name: value.T for name, value in values.items()}  # in another order in memory
+        checkpoint = run.save(1, to_arrays(values), to_arrays(views), {"best": None}, TOKENIZER)
+        checkpoint.verify()
+        for name, expected in (("weights", values), ("training", views)):
+            found = checkpoint.arrays(name)
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                assert (found[key].dtype, found[key].shape) == (value.dtype, value.shape)
+                assert found[key].tobytes() == value.tobytes()
+
+    check()
+
+
+def test_any_name_of_a_file_can_be_recorded(tmp_path):
+    """Linux has file names that are not UTF-8; Python spells their bytes as lone surrogates."""
+    record = {**RECORD, "corpus": {"paths": [os.fsdecode(b"caf\xe9.txt")]}}
+    run = Run.create(tmp_path / "run", record)
+    run.log({"run": os.fsdecode(b"caf\xe9")})
+    assert save(run, 1).record == run.record == record
+    assert json.loads((run.path / "metrics.jsonl").read_text("utf-8")) == {"run": "caf\udce9"}
+
+
+def test_weights_are_the_same_bytes_from_any_process(tmp_path):
+    script = """
+names = {f"layers.{n}.kernel" for n in range(30)}  # in an order that the hash seed decides
+weights = {name: np.full((3, int(name.split(".")[1]) + 1), len(name), np.float32) for name in names}
+path = Run.create(Path(sys.argv[1]), RECORD).save(1, weights, weights, {"best": None}, TOKENIZER).path
+print(list(names)[0], *(hashlib.sha256((path / file).read_bytes()).hexdigest() for file in sorted(FILES)), sep="\\n")
+"""
+    (first, *one), (second, *two) = (output(python(script, tmp_path / seed, PYTHONHASHSEED=seed)) for seed in "12")
+    assert first != second
+    assert one == two
+
+
+# ---- damage
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A checkpoint for tests that leave it as it was."""
+    return made(tmp_path_factory.mktemp("whole") / "run", 10).last()
+
+
+def refused(checkpoint):
+    with pytest.raises(ModelError, match="damaged") as caught:
+        checkpoint.verify()
+    return caught.value.exit_code == 5
+
+
+@contextmanager
+def kept(*files):
+    """Puts files back as they were."""
+    contents = [file.read_bytes() for file in files]
+    try:
+        yield contents
+    finally:
+        for file, content in zip(files, contents, strict=True):
+            file.write_bytes(content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_changed_bit_or_length_of_a_file_is_noticed(whole, data):
+    file = whole.path / data.draw(st.sampled_from(sorted(FILES)))
+    with kept(file) as (content,):
+        at = data.draw(st.integers(0, len(content) - 1))
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << data.draw(st.integers(0, 7))
+        for bad in (bytes(flipped), content[:at], content + b"\0"):
+            file.write_bytes(bad)
+            assert refused(whole)
+    whole.verify()
+
+
+def test_every_changed_bit_and_length_of_the_manifest_is_noticed(whole):
+    file = whole.path / "MANIFEST.json"
+    with kept(file) as (content,):
+        for at in range(len(content)):
+            flipped = [content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :] for bit in range(8)]
+            for bad in (*flipped, content[:at]):
+                file.write_bytes(bad)
+                assert refused(whole), (at, bad[at:])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_missing_file_is_noticed(whole, name):
+    with kept(whole.path / name):
+        (whole.path / name).unlink()
+        assert refused(whole)
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(ALL, 2)), ids=" and ".join)
+def test_two_files_swapped_are_noticed(whole, names):
+    files = [whole.path / name for name in names]
+    with kept(*files) as contents:
+        for file, content in zip(files, reversed(contents), strict=True):
+            file.write_bytes(content)
+        assert refused(whole)
+
+
+def test_an_added_file_is_noticed(run):
+    checkpoint = run.last()
+    (checkpoint.path / "model.pkl").touch()
+    assert refused(checkpoint)
+
+
+def test_the_last_whole_one_is_taken_and_the_damaged_are_warned_of(run, caplog):
+    for checkpoint, expected in zip(reversed(run.checkpoints()), (30, 20, 10), strict=True):
+        caplog.clear()
+        assert run.last().step == run.pick("last").step == expected
+        assert len(caplog.records) == 2 * (30 - expected) // 10
+        assert all("damaged" in r.message and r.levelname == "WARNING" for r in caplog.records)
+        damage(checkpoint)
+    with pytest.raises(ModelError, match="damaged"):
+        run.last()
+
+
+def test_a_save_after_damage_is_kept(run):
+    """Whoever goes on from 10 because 20, 30 and 40 are damaged has 11 afterwards."""
+    save(run, 40, best=10)
+    for checkpoint in run.checkpoints()[-3:]:
+        damage(checkpoint)
+    assert run.last().step == 10
+    assert save(run, 11, best=10).path.is_dir()
+    assert run.last().step == 11
+
+
+# ---- which one
+
+
+def test_best_last_and_by_step(run):
+    save(run, 40, best=20)
+    assert [run.pick(which).step for which in ("best", "last", "20", "30")] == [20, 40, 20, 30]
+    with pytest.raises(ModelError, match="no checkpoint of step 10; there are 20, 30, 40"):
+        run.pick("10")
+    save(run, 50, best=None)
+    assert run.pick("best").step == 50
+
+
+def test_a_damaged_best_is_replaced_by_the_last_with_a_warning_but_a_damaged_step_is_not(run, caplog):
+    save(run, 40, best=20)
+    damage(run.pick("20"))
+    assert run.pick("best").step == 40
+    assert "damaged" in caplog.text
+    with pytest.raises(ModelError, match="damaged"):
+        run.pick("20")
+
+
+def test_what_is_not_there_is_refused(run):
+    with pytest.raises(CharlmError, match="newest"):
+        run.pick("newest")
+    new = made(run.path.with_name("new"))
+    assert new.last() is None
+    with pytest.raises(ModelError, match="no checkpoint yet"):
+        new.pick("best")
+
+
+def test_the_last_three_and_the_best_are_kept(tmp_path):
+    run, best = Run.create(tmp_path / "run", RECORD), None
+    for step in range(1, 13):
+        best = step if step in (2, 3, 8) else best
+        save(run, step, best)
+        assert steps(run) == sorted({*range(max(1, step - 2), step + 1), *([best] if best else [])})
+
+
+# ---- a save that does not come to its end
+
+KILLED = """
+import shutil, signal
+
+def save_killed_at(n):
+    try:
+        calls = itertools.count()
+        def hook(event, _):  # before every opening, making, renaming, listing and removing of a file or a folder
+            if event.split(".")[0] in ("open", "os", "shutil") and next(calls) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        save(copy, step, best=20)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+before, step, copy = Path(sys.argv[1]), int(sys.argv[2]), Run(Path(sys.argv[3]))
+status = -signal.SIGKILL
+for n in itertools.takewhile(lambda _: status == -signal.SIGKILL, itertools.count()):
+    shutil.copytree(before, copy.path)
+    child = os.fork() or save_killed_at(n)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    found = [copy.last().step, copy.pick("best").step]
+    save(copy, 50, best=20)
+    print(json.dumps([*found, steps(copy), [str(left) for left in copy.path.glob("checkpoints/.*")]]))
+    shutil.rmtree(copy.path)
+sys.exit(status)
+"""
+
+
+def killed_saves(run, step):
+    """For every moment to be killed in: last and best step; after another save: steps and left-over files."""
+    said = [json.loads(line) for line in output(python(KILLED, run.path, step, run.path.with_name("copy")))]
+    assert len(said) > 20
+    assert all(left == [] for *_, left in said)
+    assert all(best == 20 for _, best, *_ in said)
+    return said
+
+
+def test_a_killed_save_leaves_the_one_before_or_the_new_one(run):
+    said = killed_saves(run, 40)
+    last = [last for last, *_ in said]
+    assert set(last) == {30, 40}
+    assert last == sorted(last)
+    assert all(after == ([20, 30, 40, 50] if last == 40 else [20, 30, 50]) for last, _, after, _ in said)
+
+
+def test_a_save_takes_the_place_of_a_damaged_one(run):
+    damage(run.last())
+    save(run, 30, best=20)
+    assert steps(run) == [10, 20, 30]
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_whole(run, monkeypatch):
+    """Whichever of a save's calls of fsync is the one that fails; the last one is after the renaming."""
+    real, calls, failing = os.fsync, 0, 0
+
+    def fsync(descriptor):
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save(run, 30, best=10)
+    last = calls
+    assert last > len(ALL)
+    for failing in range(1, last + 1):
+        calls = 0
+        with pytest.raises(CharlmError, match="No space left on device; earlier checkpoints are whole") as caught:
+            save(run, 40, best=10)
+        assert caught.value.exit_code == 1
+        assert steps(run) == ([10, 20, 30] if failing < last else [10, 20, 30, 40])
+        assert not list(run.path.glob("checkpoints/.step-*"))
+
+
+def test_a_file_that_may_not_grow_is_an_error_of_ours(run):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(CharlmError, match="File too large"):
+            save(run, 40)
+        with pytest.raises(CharlmError, match="File too large"):
+            run.record_again({**RECORD, "more": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps(run) == [10, 20, 30]
+    assert run.record == RECORD
+
+
+# ---- what is not ours
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"3", b"null", b'{"a": ', b"\xff\xfe{}", b"[" * 100_000, b"1" * 5000], ids=lambda c: c[:8]
+)
+def test_json_that_is_no_object_is_refused(run, content):
+    for path, read in (
+        (run.path / "config.json", lambda: run.record),
+        (run.last().path / "progress.json", run.checkpoints()[-1].progress),
+        (run.last().path / "MANIFEST.json", run.checkpoints()[-1].verify),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=re.escape(str(path))):
+            read()
+
+
+def test_huge_json_is_refused_unread(run):
+    checkpoint = run.last()
+    for name, read in (
+        ("MANIFEST", checkpoint.verify),
+        ("progress", checkpoint.progress),
+        ("config", checkpoint.config),
+    ):
+        os.truncate(checkpoint.path / f"{name}.json", 1 << 40)  # sparse
+        with pytest.raises(ModelError, match=f"{name}.*larger than"):
+            read()
+
+
+@pytest.mark.parametrize("files", [[], {}, {"config.json": 3}, {"config.json": {}}, {"config.json": {"size": "1"}}])
+def test_a_manifest_that_says_nothing_of_the_files_is_refused(run, files):
+    checkpoint = run.last()
+    seal(checkpoint)
+    checkpoint.verify()
+    seal(checkpoint, files)
+    with pytest.raises(ModelError):
+        checkpoint.verify()
+
+
+@pytest.mark.parametrize("record", [{}, {"config": 3}, {"config": {"model": {"cells": 1}}}, {"config": {"model": []}}])
+def test_a_foreign_configuration_is_refused(run, record):
+    checkpoint = run.last()
+    (checkpoint.path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=re.escape(str(checkpoint.path))):
+        checkpoint.config()
+
+
+def test_progress_without_a_best_is_refused(run):
+    (run.last().path / "progress.json").write_text("{}")
+    seal(run.checkpoints()[-1])
+    with pytest.raises(ModelError):
+        run.pick("best")
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def foreign_array(kind, size):
+    header = json.dumps({"a": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+def test_a_pickle_is_refused_and_not_run(run, tmp_path):
+    checkpoint, sprung = run.last(), tmp_path / "sprung"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        content = pickle.dumps(Trap(sprung), protocol)
+        (checkpoint.path / "weights.safetensors").write_bytes(content)
+        seal(checkpoint)
+        checkpoint.verify()
+        with pytest.raises(ModelError, match=r"weights\.safetensors"):
+            checkpoint.arrays("weights")
+        assert not sprung.exists()
+    pickle.loads(content)
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\3\4", struct.pack("<Q", 1 << 62) + b"{}", foreign_array("BF16", 2), foreign_array("F8_E4M3", 1)],
+    ids=["empty", "zip", "huge header", "bfloat16", "float8"],
+)
+def test_weights_of_another_kind_are_refused(run, content):
+    checkpoint = run.last()
+    (checkpoint.path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"weights\.safetensors"):
+        checkpoint.arrays("weights")
+
+
+def test_arrays_of_another_model_are_refused():
+    class Variable:
+        shape = (2, 3)
+
+        def assign(self, value):
+            self.value = value
+
+    a, fitting = Variable(), np.ones((2, 3))
+    assign({"a": a}, {"a": fitting}, Path("here"))
+    assert a.value is fitting
+    for other, named in (({}, "a"), ({"a": fitting, "b": fitting}, "b"), ({"a": np.ones((3, 2))}, r"\(3, 2\)")):
+        with pytest.raises(ModelError, match=f"here.*{named}"):
+            assign({"a": a}, other, Path("here"))
+
+
+# ---- runs
+
+
+def test_a_run_is_found_by_path_by_name_or_as_the_one_that_wrote_last(run):
+    models = run.path.parent
+    made(models / "two", 5)
+    made(models / "three")  # has nothing to load yet
+    (models / "notes").mkdir()
+    for name, age in (("one", 100), ("two", 200)):
+        for checkpoint in Run(models / name).checkpoints():
+            os.utime(checkpoint.path, (10**9 - age, 10**9 - age))
+    assert find_run(str(models / "two"), Path("elsewhere")).path == models / "two"
+    assert find_run("two", models).path == models / "two"
+    assert find_run("three", models).name == "three"
+    assert find_run(None, models).name == "one"
+    save(Run(models / "two"), 6)
+    assert find_run(None, models).name == "two"
+
+
+@pytest.mark.parametrize("name", ["missing", "folder", None])
+def test_where_there_is_no_run_says_so(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ModelError) as caught:
+        find_run(name, tmp_path)
+    assert caught.value.exit_code == 5
+    with pytest.raises(ModelError):
+        find_run(name, tmp_path / "nowhere")
+
+
+def test_a_run_is_made_once(run):
+    with pytest.raises(FileExistsError):
+        Run.create(run.path, {})
+    assert run.record == RECORD
+
+
+def test_two_processes_cannot_train_one_run(run):
+    script = "with Run(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    input()"
+    with python(script, run.path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CharlmError, match="another process"), run.locked():
+            pass
+        assert run.last().step == 30  # reading is free
+        holder.kill()
+        holder.wait()
+    with run.locked():
+        pass
+    with run.locked():  # and it is given back
+        pass

@@ -1,0 +1,129 @@
+"""Configurations: strict in, the same out, laid over one another in the stated order."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.config import (
+    PRESETS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    choose_preset,
+    overlay,
+    read_toml,
+    resolve,
+)
+from charlm.errors import UsageError
+
+TABLES = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "sample": SampleConfig}
+FIELDS = [(table, field) for table, cls in TABLES.items() for field in dataclasses.fields(cls)]
+ids = [f"{table}.{field.name}" for table, field in FIELDS]
+numeric = [(t, f) for t, f in FIELDS if "float" in f.type or "int" in f.type]
+
+
+@pytest.mark.parametrize(("table", "field"), FIELDS, ids=ids)
+@pytest.mark.parametrize("value", [{"a": 1}, [[]], object()], ids=["table", "list", "object"])
+def test_an_ill_typed_value_is_refused_by_name(table, field, value):
+    with pytest.raises(UsageError, match=rf"file\.{table}: .*{field.name}"):
+        Config.from_dict({table: {field.name: value}}, "file")
+
+
+@pytest.mark.parametrize(("table", "field"), numeric, ids=[f"{t}.{f.name}" for t, f in numeric])
+def test_no_number_may_be_nan_or_a_truth_value(table, field):
+    for value in (math.nan, True, "1"):
+        given = (value,) * 3 if "tuple" in field.type else value
+        with pytest.raises(UsageError, match=field.name):
+            Config.from_dict({table: {field.name: given}}, "file")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_unknown_key_is_refused_by_name(table):
+    with pytest.raises(UsageError, match=rf"file\.{table}: unknown key 'colour'"):
+        Config.from_dict({table: {"colour": 1}}, "file")
+    with pytest.raises(UsageError, match="unknown key 'modle'"):
+        Config.from_dict({"modle": {}}, "file")
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "named"),
+    [
+        ("model", {"layers": 0}, "layers"),
+        ("model", {"dropout": 1.0}, "dropout"),
+        ("model", {"cell": "transformer"}, "lstm, gru, rnn"),
+        ("model", {"units": 8, "embedding": 4, "tie": True}, "tie"),
+        ("data", {"split": [0.5, 0.4, 0.2]}, "split"),
+        ("data", {"split": [0.0, 1.0, 0.0]}, "split"),
+        ("train", {"bptt": 8, "stride": 9}, "stride"),
+        ("train", {"steps": 1, "minutes": 1}, "steps and minutes"),
+        ("train", {"clip": 0}, "clip"),
+        ("sample", {"temperature": -1}, "temperature"),
+        ("sample", {"top_p": 1.5}, "top_p"),
+        ("sample", {"stop": [""]}, "stop"),
+        ("sample", {"seed": 2**31}, "seed"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(table, values, named):
+    with pytest.raises(UsageError, match=named):
+        Config.from_dict({table: values}, "file")
+
+
+configs = st.builds(
+    Config,
+    st.builds(ModelConfig, st.sampled_from(["lstm", "gru", "rnn"]), st.integers(1, 5), st.integers(1, 999)),
+    st.builds(DataConfig, st.sampled_from(["char", "byte", "sentencepiece"]), split=st.just((0.8, 0.1, 0.1))),
+    st.builds(TrainConfig, st.integers(9, 99), st.none() | st.integers(1, 9), minutes=st.none() | st.floats(0.1, 1e6)),
+    st.builds(SampleConfig, top_p=st.floats(0.1, 1), stop=st.lists(st.text(min_size=1)).map(tuple)),
+)
+
+
+@given(configs)
+def test_out_and_in_again_is_the_same(config):
+    assert Config.from_dict(config.to_dict(), "file") == config
+
+
+def test_later_settings_lie_on_top_key_by_key():
+    merged = overlay({"model": {"units": 1, "layers": 2}}, {"model": {"units": 3}, "data": {"errors": "replace"}})
+    assert merged == {"model": {"units": 3, "layers": 2}, "data": {"errors": "replace"}}
+
+
+@pytest.mark.parametrize(("below", "above"), [("minutes", "steps"), ("steps", "epochs"), ("epochs", "minutes")])
+def test_a_length_of_training_replaces_another_kind_of_length(below, above):
+    config = resolve({"train": {below: 3, "lanes": 5}}, {"train": {above: 4}})
+    assert (getattr(config.train, below), getattr(config.train, above), config.train.lanes) == (None, 4, 5)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_configurations_that_say_how_long(name):
+    assert resolve(PRESETS[name].tables).train.minutes > 0
+
+
+def test_a_larger_text_never_gets_a_smaller_preset():
+    names = list(PRESETS)
+    for gpu in (False, True):
+        chosen = [names.index(choose_preset(10**n, gpu)[0]) for n in range(11)]
+        assert chosen == sorted(chosen)
+        assert set(chosen) == set(range(gpu, len(names))) if gpu else chosen[0] == 0
+
+
+def test_toml_is_read_or_refused_by_name(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('[model]\ncell = "gru"\n[train]\nclip = 2\n')
+    config = resolve(read_toml(path))
+    assert (config.model.cell, config.train.clip) == ("gru", 2.0)
+    for content in (b"[model\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"run\.toml"):
+            read_toml(path)
+    with pytest.raises(UsageError, match=r"absent\.toml"):
+        read_toml(tmp_path / "absent.toml")
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model.units = 3
