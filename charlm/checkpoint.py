@@ -153,11 +153,16 @@ class Checkpoint:
 
     def arrays(self, name: str) -> Arrays:
         """The arrays in `weights.safetensors` or `training.safetensors`."""
+        path = self.path / f"{name}.safetensors"
         try:
-            return safetensors.numpy.load_file(self.path / f"{name}.safetensors")
-        # The last three: types that NumPy has not.
+            with safetensors.safe_open(path, "np") as file:
+                found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        # The last three: types that NumPy does not have, unless a package has added them.
         except (OSError, safetensors.SafetensorError, TypeError, AttributeError, KeyError) as error:
-            raise ModelError(f"{self.path}: {name}.safetensors cannot be read: {error}") from None
+            raise ModelError(f"{path}: cannot be read: {error}") from None
+        if foreign := [key for key, array in found.items() if array.dtype.isbuiltin != 1]:
+            raise ModelError(f"{path}: {foreign[0]} is of a type that charlm does not write")
+        return found
 
 
 class Run:

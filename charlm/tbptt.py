@@ -86,10 +86,10 @@ class Trainer:
             seed: [2] integers for this update's dropout masks.
         """
         self.optimizer.learning_rate = learning_rate
-        return self._train(tf.constant(x), tf.constant(y), state, tf.constant(seed), scored)
+        return self._train(tf.constant(x), tf.constant(y), state, tf.constant(seed), tf.constant(scored))
 
     @tf.function(autograph=False)
-    def _train(self, x: Tensor, y: Tensor, state: ModelState, seed: Tensor, scored: int) -> Update:
+    def _train(self, x: Tensor, y: Tensor, state: ModelState, seed: Tensor, scored: Tensor) -> Update:
         k2, lanes = x.shape
         variables = self.model.trainable_variables
         parts = []
@@ -97,7 +97,7 @@ class Trainer:
             with tf.GradientTape() as tape:
                 logits, after = self.model(x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g))
                 nats_sum = tf.reduce_sum(nats(logits[k2 - scored :], y_g[k2 - scored :]))
-                loss = nats_sum * self._loss_scale / (scored * lanes)
+                loss = nats_sum * self._loss_scale / tf.cast(scored * lanes, nats_sum.dtype)
             parts.append((nats_sum, tape.gradient(loss, variables), after))
         sums, gradients, after = zip(*parts, strict=True)
         total = [tf.add_n(list(map(tf.convert_to_tensor, g))) / self._loss_scale for g in zip(*gradients, strict=True)]

@@ -269,14 +269,13 @@ class Training:
         """Makes the first updates, measures an evaluation, and fixes the number of steps that fits --minutes."""
         minutes = self.config.train.minutes
         assert minutes is not None
-        compiling = 1 if self.config.train.k1 == self.config.train.bptt else 2
-        times: list[float] = []
-        while len(times) <= compiling or (sum(times[compiling:]) < 60 * minutes * MEASURED_SHARE and not self.stop()):
+        times: list[float] = []  # the first compiles
+        while len(times) < 2 or (sum(times[1:]) < 60 * minutes * MEASURED_SHARE and not self.stop()):
             start = time.monotonic()
             yield self._update()
             times.append(time.monotonic() - start)
         trial = self.validated[:TRIAL_SYMBOLS]
-        for _ in range(2):  # the first compiles
+        for _ in range(2):  # here too
             start = time.monotonic()
             scoring = self._score(trial).seconds if len(trial) > 1 else 0.0
             self._sample()
@@ -285,4 +284,4 @@ class Training:
         self.evaluation_seconds = each
         self.evaluations = min(EVALUATIONS, max(1, int(left * EVALUATION_SHARE / each)))
         left -= self.evaluations * each
-        self.steps = self.step + max(1, int(left / statistics.mean(times[compiling:])))
+        self.steps = self.step + max(1, int(left / statistics.mean(times[1:])))

@@ -188,7 +188,7 @@ class TestEvaluate:
 
 class TestTrain:
     def test_sigterm_saves_and_a_resume_goes_on_bit_for_bit(self, folder):
-        words = ["topics.txt", *QUICK, "--dropout", "0.3", "--stride", "12", "--steps", "400"]
+        words = ["topics.txt", *QUICK, "--dropout", "0.3", "--stride", "8", "--steps", "400"]
         assert charlm("train", *words, "--name", "whole", cwd=folder).returncode == 0
         process = start("train", *words, "--name", "parted", cwd=folder)
         metrics = folder / "models/parted/metrics.jsonl"

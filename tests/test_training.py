@@ -16,7 +16,7 @@ from charlm.training import Training
 
 SMALL = {
     "model": {"units": 24, "layers": 2, "dropout": 0.2},
-    "train": {"lanes": 8, "bptt": 24, "steps": 30, "evaluate_every": 10, "learning_rate": 5e-3},
+    "train": {"lanes": 8, "bptt": 16, "steps": 30, "evaluate_every": 10, "learning_rate": 5e-3},
 }
 
 
@@ -56,7 +56,7 @@ def log(tmp_path, name):
     return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-@pytest.mark.parametrize(("cell", "stride"), [("lstm", 24), ("gru", 10), ("rnn", 7)])
+@pytest.mark.parametrize(("cell", "stride"), [("lstm", 16), ("gru", 10), ("rnn", 7)])
 def test_a_stop_and_a_resume_change_no_bit(train, tmp_path, cell, stride):
     settings = {"model": {"cell": cell}, "train": {"stride": stride}}
     train("whole", **settings)
@@ -155,7 +155,7 @@ class TestResume:
             ("model", "units", 32, "units was 24, now 32"),
             ("model", "cell", "gru", "cell was lstm, now gru"),
             ("data", "tokenizer", "byte", "tokenizer was char, now byte"),
-            ("train", "bptt", 32, "bptt was 24, now 32"),
+            ("train", "bptt", 32, "bptt was 16, now 32"),
             ("train", "seed", 5, "seed was 1, now 5"),
         ],
     )
