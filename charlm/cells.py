@@ -7,8 +7,6 @@ gate is a contiguous block of rows. δ stands for dL/d. docs/bptt.md derives the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 import tensorflow as tf
@@ -18,14 +16,24 @@ State: TypeAlias = tuple[Tensor, ...]
 
 
 class Cell(ABC):
-    """One time step of a recurrent layer and its derivative. x is [E, B]; h, c and each gate [H, B]."""
+    """One time step of a recurrent layer and its derivative. x is [E, B]; h, c and each gate [H, B].
+
+    Attributes:
+        name: in `CELLS`.
+        gates: how many; G is that many times H.
+        states: h, and c where there is one.
+        kept: how many activations `forward` leaves for `backward`.
+        direct: the states whose derivative also passes to the step before without passing through `recurrent`.
+    """
 
     name: ClassVar[str]
     gates: ClassVar[int]
     states: ClassVar[tuple[str, ...]]
+    direct: ClassVar[tuple[str, ...]]
+    kept: ClassVar[int]
 
     @abstractmethod
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         """One step.
 
         Args:
@@ -34,11 +42,11 @@ class Cell(ABC):
             state: h (and c) before the step.
 
         Returns:
-            The state after the step, and the activations that `backward` needs, stacked to [A, B].
+            The state after the step, and the activations that `backward` needs, each [H, B].
         """
 
     @abstractmethod
-    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    def backward(self, d_state: State, activations: tuple[Tensor, ...], state: State) -> tuple[Tensor, Tensor, State]:
         """The step's derivative.
 
         Args:
@@ -47,18 +55,9 @@ class Cell(ABC):
             state: the state before the step.
 
         Returns:
-            dL/d projected [G, B], dL/d recurrent [G, B], and the part of dL/d state that does not pass through
-            `recurrent`.
+            dL/d projected [G, B]; dL/d recurrent [G, B], the same tensor where the two are added; and for each of
+            `direct` the part of dL/d state before the step that does not pass through `recurrent`.
         """
-
-    # Element-wise work compiled into one kernel each. Only the training graph uses these two.
-    @cached_property
-    def fused_forward(self) -> Callable[..., tuple[State, Tensor]]:
-        return tf.function(self.forward, jit_compile=True, autograph=False)
-
-    @cached_property
-    def fused_backward(self) -> Callable[..., tuple[Tensor, Tensor, State]]:
-        return tf.function(self.backward, jit_compile=True, autograph=False)
 
 
 class LSTM(Cell):
@@ -76,22 +75,24 @@ class LSTM(Cell):
     name = "lstm"
     gates = 4
     states = ("h", "c")
+    direct = ("c",)
+    kept = 5
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         zi, zf, zg, zo = tf.split(projected + recurrent, 4)
         i, f, g, o = tf.sigmoid(zi), tf.sigmoid(zf), tf.tanh(zg), tf.sigmoid(zo)
         c = f * state[1] + i * g
         tanh_c = tf.tanh(c)
-        return (o * tanh_c, c), tf.concat([i, f, g, o, tanh_c], 0)
+        return (o * tanh_c, c), (i, f, g, o, tanh_c)
 
-    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        i, f, g, o, tanh_c = tf.split(activations, 5)
+    def backward(self, d_state: State, activations: tuple[Tensor, ...], state: State) -> tuple[Tensor, Tensor, State]:
+        i, f, g, o, tanh_c = activations
         dh, dc = d_state
         dc += dh * o * (1 - tanh_c * tanh_c)
         dz = tf.concat(
             [dc * g * i * (1 - i), dc * state[1] * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], 0
         )
-        return dz, dz, (tf.zeros_like(dh), dc * f)
+        return dz, dz, (dc * f,)
 
 
 class GRU(Cell):
@@ -109,15 +110,17 @@ class GRU(Cell):
     name = "gru"
     gates = 3
     states = ("h",)
+    direct = ("h",)
+    kept = 4
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         (xz, xr, xn), (uz, ur, un) = tf.split(projected, 3), tf.split(recurrent, 3)
         z, r = tf.sigmoid(xz + uz), tf.sigmoid(xr + ur)
         n = tf.tanh(xn + r * un)
-        return (z * state[0] + (1 - z) * n,), tf.concat([z, r, n, un], 0)
+        return (z * state[0] + (1 - z) * n,), (z, r, n, un)
 
-    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        z, r, n, un = tf.split(activations, 4)
+    def backward(self, d_state: State, activations: tuple[Tensor, ...], state: State) -> tuple[Tensor, Tensor, State]:
+        z, r, n, un = activations
         (dh,) = d_state
         dz = dh * (state[0] - n) * z * (1 - z)
         dn = dh * (1 - z) * (1 - n * n)
@@ -134,14 +137,16 @@ class RNN(Cell):
     name = "rnn"
     gates = 1
     states = ("h",)
+    direct = ()
+    kept = 1
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor]:
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         h = tf.tanh(projected + recurrent)
-        return (h,), h
+        return (h,), (h,)
 
-    def backward(self, d_state: State, activations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        dz = d_state[0] * (1 - activations * activations)
-        return dz, dz, (tf.zeros_like(dz),)
+    def backward(self, d_state: State, activations: tuple[Tensor, ...], state: State) -> tuple[Tensor, Tensor, State]:
+        dz = d_state[0] * (1 - activations[0] * activations[0])
+        return dz, dz, ()
 
 
 CELLS: dict[str, Cell] = {cell.name: cell for cell in (LSTM(), GRU(), RNN())}

@@ -133,12 +133,14 @@ class CharLM(keras.Model):
         self, ids: Tensor, state: ModelState, carry: int | None, resets: Tensor | None, seed: Tensor | None
     ) -> tuple[Tensor, ModelState]:
         """Hidden values [T, H, B] and the state, by recurrence.py."""
-        precision = None if self.precision == "float32" else tf.as_dtype(self.precision)
+        precision = tf.as_dtype(self.compute_dtype if self.precision == "float32" else self.precision)
         dropping = seed is not None and self.config.dropout > 0
         # One-hot columns times (embedding @ kernel): fewer products than rows of the embedding, where V is small.
         tabled = self.config.vocabulary <= self.config.features and not dropping
         if tabled:
-            sequence = tf.one_hot(ids, self.config.vocabulary, axis=1, dtype=self.compute_dtype)  # [T, V, B]
+            sequence = tf.one_hot(
+                ids, self.config.vocabulary, axis=1, dtype=precision or self.compute_dtype
+            )  # [T, V, B]
         else:
             sequence = tf.transpose(tf.gather(tf.convert_to_tensor(self.embedding), ids), (0, 2, 1))  # [T, E, B]
         carried = []
@@ -158,7 +160,8 @@ class CharLM(keras.Model):
             sequence = run.hidden
             after = run.final if carry is None else tuple(s[carry - 1] for s in run.states)
             carried.append(tuple(map(tf.transpose, after)))
-        return self._dropped(sequence, self.config.layers, seed), tuple(carried)
+        dropped = self._dropped(sequence, self.config.layers, seed)
+        return tf.cast(dropped, self.compute_dtype), tuple(carried)
 
     def _keras_window(
         self, ids: Tensor, state: ModelState, carry: int | None, seed: Tensor | None

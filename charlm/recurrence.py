@@ -10,6 +10,10 @@ stays out of the recurrence: the input projections of an iteration's steps are o
 and the weight gradients one product after them, whose inner dimension is steps × lanes. `unroll` joins the two
 into one differentiable function.
 
+Products have operands of a precision of their own (bfloat16 where the processor multiplies it natively) and give
+their results in it; state, gates, weights and every sum over steps have the weights' precision. The element-wise
+work of a step, with the casts around it, is one compiled kernel (`Kernels`).
+
 The derivation is in docs/bptt.md. Williams and Zipser, "Gradient-based learning algorithms for recurrent networks"
 (1995) call this epochwise BPTT over the window.
 """
@@ -37,9 +41,10 @@ class Weights(NamedTuple):
 class Window(NamedTuple):
     """What a forward pass over a window leaves."""
 
+    hidden: Tensor  # h after every step, as an operand, [T, H, B]
     states: State  # h (and c) after every step, each [T, H, B]
-    incoming: tuple[tf.TensorArray, ...]  # h (and c) that each step started from, after resets, per step [H, B]
-    activations: tf.TensorArray  # what the cell's forward kept for its backward, per step [A, B]
+    incoming: tuple[tf.TensorArray, ...]  # h as an operand, and the state that each step started from, per step [H, B]
+    activations: tuple[tf.TensorArray, ...]  # what the cell's forward kept for its backward, per step [H, B]
 
 
 class Gradients(NamedTuple):
@@ -54,7 +59,7 @@ class Gradients(NamedTuple):
 class Unrolled(NamedTuple):
     """A layer's way through a window. `hidden` and `final` are differentiable, `states` is not."""
 
-    hidden: Tensor  # [T, H, B]
+    hidden: Tensor  # [T, H, B], of the operands' precision
     final: State  # after the last step, each [H, B]
     states: State  # after every step, each [T, H, B]
 
@@ -72,17 +77,78 @@ class Operands:
         self.recurrent_bias = columns[1] if columns.shape[0] == 2 else None
 
     def product(self, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
-        a, b = tf.cast(a, self.precision), tf.cast(b, self.precision)
-        return tf.cast(tf.matmul(a, b, transpose_b=transpose_b), self.dtype)
+        """a @ b, cast to the operands' precision before and left in it."""
+        return tf.matmul(tf.cast(a, self.precision), tf.cast(b, self.precision), transpose_b=transpose_b)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W'x + b for steps [..., E, B]."""
-        return self.product(self.kernel_t, inputs) + self.bias
+        """W'x + b for [E, B]."""
+        return tf.cast(self.product(self.kernel_t, inputs), self.dtype) + self.bias
 
     def recur(self, h: Tensor) -> Tensor:
         """U'h, with the recurrent bias where the cell has one, for [H, B]."""
-        product = self.product(self.recurrent_kernel_t, h)
+        product = tf.cast(self.product(self.recurrent_kernel_t, h), self.dtype)
         return product if self.recurrent_bias is None else product + self.recurrent_bias
+
+
+class Kernels:
+    """A cell's element-wise work, with biases and casts, compiled into one kernel each way."""
+
+    def __init__(self, cell: Cell, ready: Operands) -> None:
+        self.cell, self.ready = cell, ready
+        self._forward, self._backward = (
+            tf.function(function, jit_compile=True, autograph=False) for function in (self._step, self._step_back)
+        )
+
+    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor, tuple[Tensor, ...]]:
+        """One step from W'x and U'h: the state after it, its h as an operand, and the activations."""
+        ready = self.ready
+        biases = (ready.bias,) if ready.recurrent_bias is None else (ready.bias, ready.recurrent_bias)
+        state, operand, activations = self._forward(projected, recurrent, state, biases)
+        return tuple(state), (operand or state)[0], tuple(activations)
+
+    def _step(self, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        dtype, precision = self.ready.dtype, self.ready.precision
+        projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
+        if len(biases) == 2:
+            recurrent += biases[1]
+        state, activations = self.cell.forward(projected, recurrent, state)
+        operand = () if precision == dtype else (tf.cast(state[0], precision),)  # the same tensor twice would be copied
+        return state, operand, activations
+
+    def backward(
+        self, d_out: Tensor, d_product: Tensor, d_direct: State, activations: tuple[Tensor, ...], state: State
+    ) -> tuple[Tensor, Tensor, State]:
+        """One step's derivative.
+
+        Args:
+            d_out, d_product: dL/dh through the layer's output, and through the next step's product.
+            d_direct: dL/d the cell's `direct` states through the next step besides.
+            activations, state: of the step, and before it.
+
+        Returns:
+            dL/d projected and dL/d recurrent as operands, and the cell's `direct` parts.
+        """
+        d_products, d_direct = self._backward(d_out, d_product, d_direct, activations, state)
+        return d_products[0], d_products[-1], tuple(d_direct)
+
+    def _step_back(
+        self, d_out: Tensor, d_product: Tensor, d_direct: State, activations: tuple[Tensor, ...], state: State
+    ) -> tuple[Any, ...]:
+        dtype, precision = self.ready.dtype, self.ready.precision
+        direct = dict(zip(self.cell.direct, d_direct, strict=True))
+        d_state = tuple(
+            tf.cast(d_out, dtype) + _whole(d_product, direct, dtype) if name == "h" else direct[name]
+            for name in self.cell.states
+        )
+        d_projected, d_recurrent, d_direct = self.cell.backward(d_state, activations, state)
+        different = (d_projected,) if d_projected is d_recurrent else (d_projected, d_recurrent)
+        return tuple(tf.cast(d, precision) for d in different), d_direct
+
+
+def _whole(d_product: Tensor, direct: dict[str, Tensor], dtype: tf.DType) -> Tensor:
+    """dL/dh through the next step: through its product, and beside it where there is such a way."""
+    product = tf.cast(d_product, dtype)
+    return product + direct["h"] if "h" in direct else product
 
 
 def _steps(sequence: Tensor, start: Tensor | int, count: int) -> Tensor:
@@ -97,6 +163,14 @@ def _side_by_side(steps: Sequence[Tensor]) -> Tensor:
 
 def _array(length: int, dtype: tf.DType) -> tf.TensorArray:
     return tf.TensorArray(dtype, size=length, clear_after_read=False)
+
+
+def _read(arrays: Sequence[tf.TensorArray], t: Tensor | int) -> tuple[Tensor, ...]:
+    return tuple(array.read(t) for array in arrays)
+
+
+def _write(arrays: Sequence[tf.TensorArray], t: Tensor | int, values: State) -> tuple[tf.TensorArray, ...]:
+    return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=True))
 
 
 def _keep(resets: Tensor | None, t: Tensor | int, state: State) -> State:
@@ -124,29 +198,39 @@ def forward_window(
         resets: [T, B], nonzero where a lane's state is zeroed before the step (a document begins there).
         precision: of the products' operands, the weights' own if None. Sums and state keep the weights' precision.
     """
-    length, states = inputs.shape[0], len(state)
+    length = inputs.shape[0]
     ready = Operands(weights, precision)
+    kernels = Kernels(cell, ready)
 
-    def walk(start: Tensor | int, count: int, state: State, arrays: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
-        for u, x in enumerate(tf.unstack(ready.project(_steps(inputs, start, count)), count)):
-            before = _keep(resets, start + u, state)
-            state, activations = cell.fused_forward(x, ready.recur(before[0]), before)
-            kept = (*before, *state, activations)
-            arrays = tuple(array.write(start + u, value) for array, value in zip(arrays, kept, strict=True))
-        return start + count, tuple(state), arrays
+    def walk(start: Tensor | int, count: int, operand: Tensor, state: State, arrays: Any) -> tuple[Any, ...]:
+        incoming, outgoing, kept = arrays
+        for u, x in enumerate(tf.unstack(ready.product(ready.kernel_t, _steps(inputs, start, count)), count)):
+            before = _keep(resets, start + u, (operand, *state))
+            incoming = _write(incoming, start + u, before)
+            recurrent = ready.product(ready.recurrent_kernel_t, before[0])
+            state, operand, activations = kernels.forward(x, recurrent, before[1:])
+            outgoing, kept = _write(outgoing, start + u, (operand, *state)), _write(kept, start + u, activations)
+        return start + count, operand, state, (incoming, outgoing, kept)
 
     whole = length - length % STEPS_PER_ITERATION
-    arrays = tuple(_array(length, ready.dtype) for _ in range(2 * states + 1))
-    at, state, arrays = tf.while_loop(
+    dtypes = (ready.precision, *(ready.dtype for _ in state))
+    arrays = (
+        tuple(_array(length, dtype) for dtype in dtypes),
+        tuple(_array(length, dtype) for dtype in dtypes),
+        tuple(_array(length, ready.dtype) for _ in range(cell.kept)),
+    )
+    at, operand, state, arrays = tf.while_loop(
         lambda t, *_: t < whole,
         lambda t, *carried: walk(t, STEPS_PER_ITERATION, *carried),
-        (tf.constant(0), tuple(state), arrays),
+        (tf.constant(0), tf.cast(state[0], ready.precision), tuple(state), arrays),
         parallel_iterations=1,
         maximum_iterations=whole // STEPS_PER_ITERATION,
     )
     if length > whole:
-        at, state, arrays = walk(at, length - whole, state, arrays)
-    return Window(tuple(a.stack() for a in arrays[states:-1]), arrays[:states], arrays[-1])
+        *_, arrays = walk(at, length - whole, operand, state, arrays)
+    incoming, outgoing, kept = arrays
+    hidden, *states = (array.stack() for array in outgoing)
+    return Window(hidden, tuple(states), incoming, kept)
 
 
 def backward_window(
@@ -172,44 +256,55 @@ def backward_window(
         with_inputs: whether the derivative with respect to the inputs is wanted.
         with_adjoints: whether dL/d the state that each step started from is wanted.
     """
-    length, states = inputs.shape[0], len(d_final)
+    length = inputs.shape[0]
     ready = Operands(weights, precision)
+    kernels = Kernels(cell, ready)
+    others = {name: d for name, d in zip(cell.states, d_final, strict=True) if name != "h"}
+    d_direct = tuple(others.get(name, tf.zeros_like(d_final[0])) for name in cell.direct)
 
-    def walk(end: Tensor | int, count: int, d_state: State, sums: State, arrays: Any) -> tuple[Any, ...]:
+    def adjoint(d_product: Tensor, d_direct: State) -> State:
+        direct = dict(zip(cell.direct, d_direct, strict=True))
+        return tuple(_whole(d_product, direct, ready.dtype) if name == "h" else direct[name] for name in cell.states)
+
+    def walk(
+        end: Tensor | int, count: int, d_product: Tensor, d_direct: State, sums: State, arrays: Any
+    ) -> tuple[Any, ...]:
         start = end - count
         d_inputs, adjoints = arrays
         d_out = tf.unstack(_steps(d_hidden, start, count), count)
         hidden, d_projected, d_recurrent = [], [], []
         for u in reversed(range(count)):
-            before = tuple(array.read(start + u) for array in window.incoming)
-            d_state = (d_state[0] + d_out[u], *d_state[1:])
-            dx, du, d_state = cell.fused_backward(d_state, window.activations.read(start + u), before)
-            d_state = (d_state[0] + ready.product(ready.recurrent_kernel, du), *d_state[1:])
-            d_state = _keep(resets, start + u, d_state)
-            hidden.append(before[0])
+            h, *before = _read(window.incoming, start + u)
+            activations = _read(window.activations, start + u)
+            dx, du, d_direct = kernels.backward(d_out[u], d_product, d_direct, activations, tuple(before))
+            d_product, *rest = _keep(resets, start + u, (ready.product(ready.recurrent_kernel, du), *d_direct))
+            d_direct = tuple(rest)
+            hidden.append(h)
             d_projected.append(dx)
             d_recurrent.append(du)
-            adjoints = tuple(array.write(start + u, d) for array, d in zip(adjoints, d_state, strict=bool(adjoints)))
+            if with_adjoints:
+                adjoints = _write(adjoints, start + u, adjoint(d_product, d_direct))
         x = _side_by_side(tf.unstack(_steps(inputs, start, count), count)[::-1])
-        dx, du, h = _side_by_side(d_projected), _side_by_side(d_recurrent), _side_by_side(hidden)  # [., count * B]
-        news = (ready.product(dx, x, True), ready.product(du, h, True), tf.reduce_sum(dx, 1), tf.reduce_sum(du, 1))
-        sums = tuple(s + new for s, new in zip(sums, news, strict=True))
+        dx, h = _side_by_side(d_projected), _side_by_side(hidden)  # [., count * B]
+        du = dx if d_projected[0] is d_recurrent[0] else _side_by_side(d_recurrent)
+        news = (ready.product(dx, x, True), ready.product(du, h, True), _summed(dx, ready), _summed(du, ready))
+        sums = tuple(s + tf.cast(new, ready.dtype) for s, new in zip(sums, news, strict=True))
         if with_inputs:
             for u, d in enumerate(tf.unstack(ready.product(ready.kernel, tf.stack(d_projected[::-1])), count)):
                 d_inputs = d_inputs.write(start + u, d)
-        return start, d_state, sums, (d_inputs, adjoints)
+        return start, d_product, d_direct, sums, (d_inputs, adjoints)
 
     (inputs_size, gates), units = weights.kernel.shape, weights.recurrent_kernel.shape[0]
     sums = tuple(tf.zeros(shape, ready.dtype) for shape in ((gates, inputs_size), (gates, units), (gates,), (gates,)))
-    arrays = (_array(length, ready.dtype), tuple(_array(length, ready.dtype) for _ in range(states * with_adjoints)))
-    at, d_state = tf.constant(length), tuple(d_final)
-    rest = length % STEPS_PER_ITERATION
+    adjoints = tuple(_array(length, ready.dtype) for _ in d_final) if with_adjoints else ()
+    carried: Any = (tf.cast(d_final[0], ready.precision), d_direct, sums, (_array(length, ready.precision), adjoints))
+    at, rest = tf.constant(length), length % STEPS_PER_ITERATION
     if rest:
-        at, d_state, sums, arrays = walk(at, rest, d_state, sums, arrays)
-    _, d_state, (dw, du, db, db_recurrent), (d_inputs, adjoints) = tf.while_loop(
+        at, *carried = walk(at, rest, *carried)
+    _, d_product, d_direct, (dw, du, db, db_recurrent), (d_inputs, adjoints) = tf.while_loop(
         lambda t, *_: t > 0,
         lambda t, *carried: walk(t, STEPS_PER_ITERATION, *carried),
-        (at, d_state, sums, arrays),
+        (at, *carried),
         parallel_iterations=1,
         maximum_iterations=length // STEPS_PER_ITERATION,
     )
@@ -217,9 +312,13 @@ def backward_window(
     return Gradients(
         d_inputs.stack() if with_inputs else None,
         Weights(tf.transpose(dw), tf.transpose(du), d_bias),
-        d_state,
+        adjoint(d_product, d_direct),
         tuple(array.stack() for array in adjoints),
     )
+
+
+def _summed(columns: Tensor, ready: Operands) -> Tensor:
+    return tf.reduce_sum(tf.cast(columns, ready.dtype), 1)
 
 
 def unroll(
@@ -268,9 +367,10 @@ def _unroll(
                 precision,
                 with_inputs=differentiate_inputs,
             )
-            return found.inputs, *found.weights, *found.state
+            d_inputs = None if found.inputs is None else tf.cast(found.inputs, inputs.dtype)
+            return d_inputs, *found.weights, *found.state
 
-        return (window.states[0], *(s[-1] for s in window.states), *window.states), gradient
+        return (window.hidden, *(s[-1] for s in window.states), *window.states), gradient
 
     outputs = run(inputs, *weights, *state)
     return Unrolled(outputs[0], outputs[1 : 1 + states], tuple(map(tf.stop_gradient, outputs[1 + states :])))

@@ -197,10 +197,15 @@ def test_every_changed_bit_and_length_of_the_manifest_is_noticed(whole):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_missing_file_is_noticed(whole, name):
+def test_a_missing_or_unreadable_file_is_noticed(whole, name):
     with kept(whole.path / name):
         (whole.path / name).unlink()
         assert refused(whole)
+        (whole.path / name).mkdir()  # it is there, and cannot be read
+        try:
+            assert refused(whole)
+        finally:
+            (whole.path / name).rmdir()
 
 
 @pytest.mark.parametrize("names", list(itertools.combinations(ALL, 2)), ids=" and ".join)
