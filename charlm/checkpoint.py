@@ -127,7 +127,11 @@ class Checkpoint:
             differ = ", ".join(sorted(present ^ files.keys()))
             raise ModelError(f"{self.path}: is damaged: missing or added: {differ}")
         for name, entry in files.items():
-            if entry != _entry(self.path / name):
+            try:
+                found = _entry(self.path / name)
+            except OSError as error:
+                raise ModelError(f"{self.path}: is damaged: {name} cannot be read: {error.strerror}") from None
+            if entry != found:
                 raise ModelError(f"{self.path}: is damaged: {name} has changed since it was written")
 
     @property

@@ -65,7 +65,7 @@ class Strict:
                     if isinstance(kind, type) and issubclass(kind, Strict)
                     else _typed(value, kind)
                 )
-            except TypeError:
+            except (TypeError, OverflowError):
                 raise UsageError(f"{where}: '{key}' must be of type {_wanted(kind)}, not {value!r}") from None
         try:
             return cls(**found)
@@ -159,7 +159,7 @@ class TrainConfig(Strict):
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0")
         _check("warmup", self.warmup, self.warmup >= 0, "at least 0")
         _check("floor", self.floor, 0 <= self.floor <= 1, "from 0 to 1")
-        _check("clip", self.clip, self.clip > 0, "above 0")
+        _check("clip", self.clip, 0 < self.clip < math.inf, "above 0")
         _check("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "from 0 to 2147483647")
 
@@ -258,7 +258,7 @@ def read_toml(path: Path) -> Tables:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not TOML: {error}") from None
 
 

@@ -9,6 +9,7 @@ CPU `recurrence.py` runs with their weights.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, TypeAlias
 
@@ -38,7 +39,7 @@ class CharLM(keras.Model):
         super().__init__(dtype=dtype, name="charlm")
         self.config, self.engine, self.precision = config, engine, precision
         self.cell = CELLS[config.cell]
-        seeds = iter(range(seed * 1000, seed * 1000 + 1000))
+        seeds = itertools.count(seed * 1000)
         scale = 1 / math.sqrt(config.features)
         self.embedding = self.add_weight(
             shape=(config.vocabulary, config.features),

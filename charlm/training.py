@@ -209,13 +209,7 @@ class Training:
         update = self.trainer(window.x, window.y, self.state, window.scored, rate, (train.seed, self.step))
         scored = window.scored * train.lanes
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
-        if not (math.isfinite(nats) and math.isfinite(norm)):
-            last = self.run.last()
-            kept = f"the checkpoint of step {last.step} is whole" if last else "there is no checkpoint yet"
-            raise DivergedError(
-                f"training diverged: at step {self.step + 1} the loss is {nats} and the gradient norm {norm}; {kept}; "
-                "try a lower --learning-rate"
-            )
+        self._check_finite(self.step + 1, loss=nats, gradient_norm=norm)
         self.state, self.cursor, self.step = update.state, self.lanes.after(self.cursor), self.step + 1
         return Stepped(
             **self._stamp(),
@@ -227,6 +221,14 @@ class Training:
             learning_rate=rate,
         )
 
+    def _check_finite(self, step: int, **values: float) -> None:
+        if all(map(math.isfinite, values.values())):
+            return
+        last = self.run.last()
+        kept = f"the checkpoint of step {last.step} is whole" if last else "there is no checkpoint yet"
+        found = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise DivergedError(f"training diverged at step {step}: {found}; {kept}; try a lower --learning-rate")
+
     def _score(self, ids: Ids) -> Score:
         return score_ids(self.evaluator, ids, self.data.tokenizer, "valid")
 
@@ -237,6 +239,7 @@ class Training:
     def _evaluate(self) -> Iterator[Event]:
         if len(self.validated) > 1:
             score = self._score(self.validated)
+            self._check_finite(self.step, validation_loss=score.nats_per_symbol)
             better = self.best_nats is None or score.nats_per_symbol < self.best_nats
             self.stale = 0 if better else self.stale + 1
             if better:
