@@ -50,10 +50,11 @@ class Generator:
         )
 
     @tf.function(autograph=False)
-    def advance(self, rows: Rows, forced: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Rows]:
+    def advance(self, decoder: Decoder, rows: Rows, forced: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Rows]:
         """CHUNK symbols.
 
         Args:
+            decoder: the model.
             rows: where the samples stand.
             forced: [CHUNK] int32, the symbol that every row takes at a step; -1 where each draws its own.
             seeds: [B] int32.
@@ -61,7 +62,6 @@ class Generator:
         Returns:
             ids [CHUNK, B], their nats under the model [CHUNK, B] (before any sampler), and the rows after them.
         """
-        decoder = Decoder(self.model)
 
         def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
             logits = tf.where(self._blocked, float("-inf"), rows.logits)
@@ -85,12 +85,13 @@ class Generator:
 
         One row a seed. The prompt has at least one symbol.
         """
-        rows = self.start(len(prompt), len(seeds))
+        decoder, rows = Decoder.of(self.model), self.start(len(prompt), len(seeds))
+        row_seeds = tf.constant(seeds, tf.int32)
         total = len(prompt) + length
         forced = np.full(-(-total // CHUNK) * CHUNK, -1, np.int32)
         forced[: len(prompt)] = prompt
         for at in range(0, len(forced), CHUNK):
-            ids, nats, rows = self.advance(rows, tf.constant(forced[at : at + CHUNK]), tf.constant(seeds, tf.int32))
+            ids, nats, rows = self.advance(decoder, rows, tf.constant(forced[at : at + CHUNK]), row_seeds)
             new = slice(max(0, len(prompt) - at), max(0, total - at))
             if len(ids[new]):
                 yield ids[new].numpy(), nats[new].numpy()

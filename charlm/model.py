@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -183,28 +183,46 @@ class CharLM(keras.Model):
         return tf.transpose(self._dropped(sequence, self.config.layers, seed, lanes_axis=0), (1, 2, 0)), tuple(carried)
 
 
-class Decoder:
-    """A model made ready to go one symbol at a time: weights transposed once, no loop, no gradient, no dropout.
+class DecoderLayer(NamedTuple):
+    """One layer's weights, transposed."""
 
-    Make one inside the graph that uses it; what it prepares then stays outside that graph's own loops.
-    """
+    kernel: Tensor  # [G, E]
+    recurrent_kernel: Tensor  # [G, H]
+    bias: Tensor  # [G, 1]
+    recurrent_bias: Tensor | None  # [G, 1], GRU
 
-    def __init__(self, model: CharLM) -> None:
-        self.cell, self.layers = model.cell, [Operands(model._layer_weights(n)) for n in range(model.config.layers)]
-        self.table = tf.matmul(model.embedding, self.layers[0].kernel)  # [V, G]
-        self.projection, self.bias = tf.transpose(model._projection()), model.bias[:, None]
+
+class Decoder(NamedTuple):
+    """A model made ready to go one symbol at a time: no loop, no gradient, no dropout; a tree that graphs can take."""
+
+    cell: str
+    table: Tensor  # [V, G], what each symbol adds to the first layer's gates
+    layers: tuple[DecoderLayer, ...]
+    projection: Tensor  # [V, H]
+    bias: Tensor  # [V, 1]
+
+    @classmethod
+    def of(cls, model: CharLM) -> Decoder:
+        """Takes the weights that the model has now."""
+        ready = [Operands(model._layer_weights(n)) for n in range(model.config.layers)]
+        layers = (DecoderLayer(r.kernel_t, r.recurrent_kernel_t, r.bias, r.recurrent_bias) for r in ready)
+        table = tf.matmul(model.embedding, ready[0].kernel)
+        projection = tf.transpose(model._projection())
+        return cls(model.cell.name, table, tuple(layers), projection, model.bias[:, None])
 
     def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
-        projected = tf.transpose(tf.gather(self.table, ids)) + self.layers[0].bias  # [G, B]
-        after = []
-        for n, (ready, layer_state) in enumerate(zip(self.layers, state, strict=True)):
+        below, after = None, []
+        for layer, layer_state in zip(self.layers, state, strict=True):
+            projected = tf.transpose(tf.gather(self.table, ids)) if below is None else tf.matmul(layer.kernel, below)
             columns = tuple(map(tf.transpose, layer_state))
-            columns, _ = self.cell.forward(projected, ready.recur(columns[0]), columns)
+            recurrent = tf.matmul(layer.recurrent_kernel, columns[0])
+            if layer.recurrent_bias is not None:
+                recurrent += layer.recurrent_bias
+            columns, _ = CELLS[self.cell].forward(projected + layer.bias, recurrent, columns)
+            below = columns[0]
             after.append(tuple(map(tf.transpose, columns)))
-            if n + 1 < len(self.layers):
-                projected = self.layers[n + 1].project(columns[0])
-        return tf.transpose(tf.matmul(self.projection, columns[0]) + self.bias), tuple(after)
+        return tf.transpose(tf.matmul(self.projection, below) + self.bias), tuple(after)
 
 
 def build_model(

@@ -90,7 +90,7 @@ def test_recurrent_weights_interchange_with_keras(cell):
 def test_one_symbol_at_a_time_is_the_window(cell):
     model = make(cell)
     logits, state = model(IDS, model.initial_state(3))
-    decoder, stepped = Decoder(model), model.initial_state(3)
+    decoder, stepped = Decoder.of(model), model.initial_state(3)
     for t in range(21):
         last, stepped = decoder.step(IDS[t], stepped)
         assert apart(last, logits[t]) < 1e-13

@@ -40,7 +40,7 @@ def test_bptt_is_autodiff_with_the_gradient_cut_at_the_windows_start(cell):
     for n in range(4):
         w = windows.window(Cursor(0, n))
         with tf.GradientTape() as tape:
-            decoder, state, losses, carried = Decoder(model), start, [], None
+            decoder, state, losses, carried = Decoder.of(model), start, [], None
             for t in range(k2):
                 logits, state = decoder.step(tf.constant(w.x[t]), state)
                 losses.append(nats(logits, w.y[t]))
@@ -62,7 +62,7 @@ def test_a_window_as_long_as_the_text_is_full_bptt():
     model = build_model(ModelConfig(cell="lstm", layers=2, units=16, vocabulary=13), dtype="float64")
     w = Lanes(IDS, 4, 100, 100, 1).window(Cursor())
     with tf.GradientTape() as tape:
-        decoder, state, total = Decoder(model), model.initial_state(4), 0.0
+        decoder, state, total = Decoder.of(model), model.initial_state(4), 0.0
         for t in range(100):
             logits, state = decoder.step(tf.constant(w.x[t]), state)
             total += tf.reduce_sum(nats(logits, w.y[t]))
