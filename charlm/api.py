@@ -101,7 +101,7 @@ class LanguageModel:
             raise UsageError(f"{', '.join(sources)}: has changed since training; name the text to evaluate")
         split = split or ("valid" if same else "all")
         ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
-        evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES))
+        evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES, self.config.model.layers))
         return score_ids(evaluator, ids, self.tokenizer, split, cold, scoring(max(0, len(ids) - 1)))
 
 
@@ -148,7 +148,7 @@ def train(
     """
     request = Request(paths, _tables(settings), Path(models), name, preset, resume)
     session = open_session(request)
-    start_tensorflow(session.groups)
+    start_tensorflow(side_by_side=True)
     for event in Training(session).events():
         on_event(event)
     return LanguageModel(session.run.pick("best"))

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from charlm.cells import CELLS, State, Tensor
 from charlm.config import ModelConfig
-from charlm.recurrence import Operands, Weights, unroll
+from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll
 from charlm.runtime import on_gpu
 
 ModelState: TypeAlias = tuple[State, ...]
@@ -95,7 +95,7 @@ class CharLM(keras.Model):
         """Runs a window.
 
         Args:
-            ids: [T, B] int32, T known when the graph is built.
+            ids: [T, B] int32, T and B known when the graph is built.
             state: before the window.
             carry: after how many symbols the returned state is taken; the whole window if None. A state from inside
                 the window carries no gradient.
@@ -106,12 +106,30 @@ class CharLM(keras.Model):
         Returns:
             logits of the next symbol [T, B, V], and the state.
         """
+        blocks, state = self.unfold(ids, state, carry=carry, resets=resets, dropout_seed=dropout_seed)
+        return tf.concat(blocks, 0), state
+
+    def unfold(
+        self,
+        ids: Tensor,
+        state: ModelState,
+        *,
+        carry: int | None = None,
+        resets: Tensor | None = None,
+        dropout_seed: Tensor | None = None,
+    ) -> tuple[Blocks, ModelState]:
+        """`call` with the logits in blocks along the time, each there as soon as its last layer is."""
         if self.engine == "keras" and resets is None:
             hidden, state = self._keras_window(ids, state, carry, dropout_seed)
         else:
             hidden, state = self._recurrence_window(ids, state, carry, resets, dropout_seed)
-        logits = tf.matmul(self._projection(), hidden, transpose_a=True) + self.bias[:, None]  # [T, V, B]
-        return tf.transpose(logits, (0, 2, 1)), state
+        return tuple(map(self._logits, self._dropped(hidden, self.config.layers, dropout_seed))), state
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """[S, H, B] -> [S, B, V]."""
+        steps, units, lanes = hidden.shape
+        rows = tf.cast(tf.reshape(tf.transpose(hidden, (0, 2, 1)), (-1, units)), self.compute_dtype)
+        return tf.reshape(tf.matmul(rows, self._projection()) + self.bias, (steps, lanes, -1))
 
     def _projection(self) -> Tensor:
         return tf.transpose(self.embedding) if self.config.tie else tf.convert_to_tensor(self.projection)
@@ -119,68 +137,64 @@ class CharLM(keras.Model):
     def _layer_weights(self, n: int) -> Weights:
         return Weights(*map(tf.convert_to_tensor, self.recurrent_layers[n].weights))
 
-    def _dropped(self, sequence: Tensor, place: int, seed: Tensor | None, lanes_axis: int = 2) -> Tensor:
-        """A sequence [T, F, B] (or [B, T, F] with lanes_axis 0) with one mask over features and lanes."""
+    def _dropped(self, sequence: Blocks, place: int, seed: Tensor | None) -> Blocks:
+        """A sequence [T, F, B] with one mask over features and lanes."""
         rate = self.config.dropout
         if seed is None or rate == 0:
             return sequence
-        shape = tf.shape(sequence)
-        features, lanes = (shape[1], shape[2]) if lanes_axis else (shape[2], shape[0])
-        drawn = tf.random.stateless_uniform((features, lanes), tf.random.fold_in(seed, place), alg="philox")
-        mask = tf.cast(drawn >= rate, sequence.dtype) / (1 - rate)  # [F, B]
-        return sequence * (mask if lanes_axis else tf.transpose(mask)[:, None])
+        drawn = tf.random.stateless_uniform(sequence[0].shape[1:], tf.random.fold_in(seed, place), alg="philox")
+        mask = tf.cast(drawn >= rate, sequence[0].dtype) / (1 - rate)  # [F, B]
+        return tuple(block * mask for block in sequence)
 
     def _recurrence_window(
         self, ids: Tensor, state: ModelState, carry: int | None, resets: Tensor | None, seed: Tensor | None
-    ) -> tuple[Tensor, ModelState]:
+    ) -> tuple[Blocks, ModelState]:
         """Hidden values [T, H, B] and the state, by recurrence.py."""
         precision = tf.as_dtype(self.compute_dtype if self.precision == "float32" else self.precision)
         dropping = seed is not None and self.config.dropout > 0
         # One-hot columns times (embedding @ kernel): fewer products than rows of the embedding, where V is small.
         tabled = self.config.vocabulary <= self.config.features and not dropping
         if tabled:
-            sequence = tf.one_hot(
-                ids, self.config.vocabulary, axis=1, dtype=precision or self.compute_dtype
-            )  # [T, V, B]
+            sequence = tuple(tf.one_hot(s, self.config.vocabulary, axis=1, dtype=precision) for s in in_blocks(ids))
         else:
-            sequence = tf.transpose(tf.gather(tf.convert_to_tensor(self.embedding), ids), (0, 2, 1))  # [T, E, B]
+            embedding = tf.convert_to_tensor(self.embedding)
+            sequence = tuple(tf.transpose(tf.gather(embedding, s), (0, 2, 1)) for s in in_blocks(ids))  # [S, E, B]
         carried = []
         for n, layer_state in enumerate(state):
             weights = self._layer_weights(n)
             if n == 0 and tabled:
                 weights = weights._replace(kernel=tf.matmul(self.embedding, weights.kernel))
-            run = unroll(
+            sequence, after = unroll(
                 self.cell,
                 self._dropped(sequence, n, seed),
                 weights,
                 tuple(map(tf.transpose, layer_state)),
                 resets,
                 precision,
+                carry=carry,
                 differentiate_inputs=not (n == 0 and tabled),
             )
-            sequence = run.hidden
-            after = run.final if carry is None else tuple(s[carry - 1] for s in run.states)
             carried.append(tuple(map(tf.transpose, after)))
-        dropped = self._dropped(sequence, self.config.layers, seed)
-        return tf.cast(dropped, self.compute_dtype), tuple(carried)
+        return sequence, tuple(carried)
 
     def _keras_window(
         self, ids: Tensor, state: ModelState, carry: int | None, seed: Tensor | None
-    ) -> tuple[Tensor, ModelState]:
+    ) -> tuple[Blocks, ModelState]:
         """Hidden values [T, H, B] and the state, by Keras' layers; run twice where the state inside is wanted."""
-        sequence = tf.gather(tf.convert_to_tensor(self.embedding), tf.transpose(ids))  # [B, T, E]
         length, carried = ids.shape[0], []
+        cut = length if carry is None else carry
+        sequence = tf.transpose(tf.gather(tf.convert_to_tensor(self.embedding), ids), (0, 2, 1))  # [T, E, B]
         for n, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state, strict=True)):
-            inputs = self._dropped(sequence, n, seed, lanes_axis=0)
-            cut = length if carry is None else carry
+            (dropped,) = self._dropped((sequence,), n, seed)
+            inputs = tf.transpose(dropped, (2, 0, 1))  # [B, T, E]
             hidden, *after = layer(inputs[:, :cut], initial_state=list(layer_state))
             kept = tuple(tf.cast(s, self.compute_dtype) for s in after)
             carried.append(kept if carry is None else tuple(map(tf.stop_gradient, kept)))
             if cut < length:
                 rest, *_ = layer(inputs[:, cut:], initial_state=after)
                 hidden = tf.concat([hidden, rest], 1)
-            sequence = tf.cast(hidden, self.compute_dtype)
-        return tf.transpose(self._dropped(sequence, self.config.layers, seed, lanes_axis=0), (1, 2, 0)), tuple(carried)
+            sequence = tf.transpose(tf.cast(hidden, self.compute_dtype), (1, 2, 0))
+        return (sequence,), tuple(carried)
 
 
 class DecoderLayer(NamedTuple):
@@ -204,7 +218,7 @@ class Decoder(NamedTuple):
     @classmethod
     def of(cls, model: CharLM) -> Decoder:
         """Takes the weights that the model has now."""
-        ready = [Operands(model._layer_weights(n)) for n in range(model.config.layers)]
+        ready = [Operands.of(model._layer_weights(n)) for n in range(model.config.layers)]
         layers = (DecoderLayer(r.kernel_t, r.recurrent_kernel_t, r.bias, r.recurrent_bias) for r in ready)
         table = tf.matmul(model.embedding, ready[0].kernel)
         projection = tf.transpose(model._projection())

@@ -4,15 +4,18 @@ A window is T time steps of B lanes. Sequences are *feature-major*, `[T, feature
 lanes as its columns, so every gate is a contiguous block of rows and every product is `weights @ columns`, the
 form that CPU matrix code runs fastest. Weights are laid out as Keras' own layers have them.
 
-`Cell.forward` and `Cell.backward` are the equations of one time step; `forward_window` and `backward_window` walk
-a window with them, `STEPS_PER_ITERATION` time steps per loop iteration. What does not depend on the previous step
-stays out of the recurrence: the input projections of an iteration's steps are one batched product before them,
-and the weight gradients one product after them, whose inner dimension is steps × lanes. `unroll` joins the two
+`Cell.forward` and `Cell.backward` are the equations of one time step. `forward_window` and `backward_window` unfold
+a window with them, in *blocks* of `STEPS_PER_BLOCK` time steps, `[S, features, B]`. What does not depend on the
+previous step stays out of the recurrence: the input projections of a block's steps are one batched product before
+them, and the weight gradients one product after them, whose inner dimension is steps × lanes. `unroll` joins the two
 into one differentiable function.
+
+There is no loop in the graph: a layer's block waits for nothing but its own previous block and the same block of the
+layer below, so that TensorFlow runs the layers of a stack side by side, each a block behind the one below it.
 
 Products have operands of a precision of their own (bfloat16 where the processor multiplies it natively) and give
 their results in it; state, gates, weights and every sum over steps have the weights' precision. The element-wise
-work of a step, with the casts around it, is one compiled kernel (`Kernels`).
+work of a step, with the casts around it, is one compiled kernel.
 
 The derivation is in docs/bptt.md. Williams and Zipser, "Gradient-based learning algorithms for recurrent networks"
 (1995) call this epochwise BPTT over the window.
@@ -21,13 +24,16 @@ The derivation is in docs/bptt.md. Williams and Zipser, "Gradient-based learning
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from charlm.cells import Cell, State, Tensor
+from charlm.runtime import kernel
 
-STEPS_PER_ITERATION = 16
+STEPS_PER_BLOCK = 8
+
+Blocks: TypeAlias = tuple[Tensor, ...]  # a sequence [T, F, B], cut along its time
 
 
 class Weights(NamedTuple):
@@ -38,122 +44,84 @@ class Weights(NamedTuple):
     bias: Tensor  # [G], GRU: [2, G] (input and recurrent)
 
 
+class Operands(NamedTuple):
+    """A layer's weights made ready for products with columns: cast and transposed once."""
+
+    kernel: Tensor  # [E, G]
+    kernel_t: Tensor  # [G, E]
+    recurrent_kernel: Tensor  # [H, G]
+    recurrent_kernel_t: Tensor  # [G, H]
+    bias: Tensor  # [G, 1]
+    recurrent_bias: Tensor | None  # [G, 1], GRU
+
+    @classmethod
+    def of(cls, weights: Weights, precision: tf.DType | None = None) -> Operands:
+        """Operands of `precision`, or of the weights' own; biases keep the weights'."""
+        kernel, recurrent_kernel = (tf.cast(w, precision or w.dtype) for w in weights[:2])
+        biases = tf.unstack(tf.reshape(weights.bias, (-1, kernel.shape[1], 1)))  # [1 or 2, G, 1]
+        transposed = tf.transpose(kernel), tf.transpose(recurrent_kernel)
+        return cls(
+            kernel, transposed[0], recurrent_kernel, transposed[1], biases[0], biases[1] if len(biases) == 2 else None
+        )
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """W'x + b for [E, B]."""
+        return tf.cast(_product(self.kernel_t, inputs), self.bias.dtype) + self.bias
+
+    def recur(self, h: Tensor) -> Tensor:
+        """U'h, with the recurrent bias where the cell has one, for [H, B]."""
+        product = tf.cast(_product(self.recurrent_kernel_t, h), self.bias.dtype)
+        return product if self.recurrent_bias is None else product + self.recurrent_bias
+
+
+class Step(NamedTuple):
+    """What a forward step leaves for its backward."""
+
+    operand: Tensor  # h before it, as an operand, [H, B]
+    direct: State  # the cell's `direct` states before it
+    activations: tuple[Tensor, ...]  # what the cell kept
+
+
 class Window(NamedTuple):
     """What a forward pass over a window leaves."""
 
-    hidden: Tensor  # h after every step, as an operand, [T, H, B]
-    states: State  # h (and c) after every step, each [T, H, B]
-    incoming: tuple[tf.TensorArray, ...]  # h as an operand, and the state that each step started from, per step [H, B]
-    activations: tuple[tf.TensorArray, ...]  # what the cell's forward kept for its backward, per step [H, B]
+    hidden: Blocks  # h after every step, as an operand, [T, H, B]
+    final: State  # after the last step, each [H, B]
+    steps: tuple[tuple[Step, ...], ...]  # of every block
+
+    def state(self, cell: Cell, count: int) -> State:
+        """After `count` steps, each [H, B]."""
+        steps = [step for block in self.steps for step in block]
+        if count == len(steps):
+            return self.final
+        return _state(cell, steps[count].operand, steps[count].direct, self.final[0].dtype)
 
 
 class Gradients(NamedTuple):
     """Derivatives of a scalar L with respect to what `forward_window` took."""
 
-    inputs: Tensor | None  # [T, E, B], if asked for
+    inputs: Blocks  # [T, E, B]; none if not asked for
     weights: Weights
     state: State  # the incoming state's, each [H, B]
     adjoints: State  # if asked for: dL/d the state that each step started from, each [T, H, B]
 
 
 class Unrolled(NamedTuple):
-    """A layer's way through a window. `hidden` and `final` are differentiable, `states` is not."""
+    """A layer's way through a window."""
 
-    hidden: Tensor  # [T, H, B], of the operands' precision
-    final: State  # after the last step, each [H, B]
-    states: State  # after every step, each [T, H, B]
-
-
-class Operands:
-    """A layer's weights made ready for products with columns: cast and transposed once."""
-
-    def __init__(self, weights: Weights, precision: tf.DType | None = None) -> None:
-        self.dtype = weights.kernel.dtype
-        self.precision = precision or self.dtype
-        self.kernel, self.recurrent_kernel = (tf.cast(w, self.precision) for w in weights[:2])
-        self.kernel_t, self.recurrent_kernel_t = tf.transpose(self.kernel), tf.transpose(self.recurrent_kernel)
-        columns = tf.reshape(weights.bias, (-1, self.kernel.shape[1], 1))  # [1 or 2, G, 1]
-        self.bias = columns[0]
-        self.recurrent_bias = columns[1] if columns.shape[0] == 2 else None
-
-    def product(self, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
-        """a @ b, cast to the operands' precision before and left in it."""
-        return tf.matmul(tf.cast(a, self.precision), tf.cast(b, self.precision), transpose_b=transpose_b)
-
-    def project(self, inputs: Tensor) -> Tensor:
-        """W'x + b for [E, B]."""
-        return tf.cast(self.product(self.kernel_t, inputs), self.dtype) + self.bias
-
-    def recur(self, h: Tensor) -> Tensor:
-        """U'h, with the recurrent bias where the cell has one, for [H, B]."""
-        product = tf.cast(self.product(self.recurrent_kernel_t, h), self.dtype)
-        return product if self.recurrent_bias is None else product + self.recurrent_bias
+    hidden: Blocks  # [T, H, B], of the operands' precision
+    state: State  # each [H, B]
 
 
-class Kernels:
-    """A cell's element-wise work, with biases and casts, compiled into one kernel each way."""
-
-    def __init__(self, cell: Cell, ready: Operands) -> None:
-        self.cell, self.ready = cell, ready
-        self._forward, self._backward = (
-            tf.function(function, jit_compile=True, autograph=False) for function in (self._step, self._step_back)
-        )
-
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, Tensor, tuple[Tensor, ...]]:
-        """One step from W'x and U'h: the state after it, its h as an operand, and the activations."""
-        ready = self.ready
-        biases = (ready.bias,) if ready.recurrent_bias is None else (ready.bias, ready.recurrent_bias)
-        state, operand, activations = self._forward(projected, recurrent, state, biases)
-        return tuple(state), (operand or state)[0], tuple(activations)
-
-    def _step(self, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        dtype, precision = self.ready.dtype, self.ready.precision
-        projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
-        if len(biases) == 2:
-            recurrent += biases[1]
-        state, activations = self.cell.forward(projected, recurrent, state)
-        operand = () if precision == dtype else (tf.cast(state[0], precision),)  # the same tensor twice would be copied
-        return state, operand, activations
-
-    def backward(
-        self, d_out: Tensor, d_product: Tensor, d_direct: State, activations: tuple[Tensor, ...], state: State
-    ) -> tuple[Tensor, Tensor, State]:
-        """One step's derivative.
-
-        Args:
-            d_out, d_product: dL/dh through the layer's output, and through the next step's product.
-            d_direct: dL/d the cell's `direct` states through the next step besides.
-            activations, state: of the step, and before it.
-
-        Returns:
-            dL/d projected and dL/d recurrent as operands, and the cell's `direct` parts.
-        """
-        d_products, d_direct = self._backward(d_out, d_product, d_direct, activations, state)
-        return d_products[0], d_products[-1], tuple(d_direct)
-
-    def _step_back(
-        self, d_out: Tensor, d_product: Tensor, d_direct: State, activations: tuple[Tensor, ...], state: State
-    ) -> tuple[Any, ...]:
-        dtype, precision = self.ready.dtype, self.ready.precision
-        direct = dict(zip(self.cell.direct, d_direct, strict=True))
-        d_state = tuple(
-            tf.cast(d_out, dtype) + _whole(d_product, direct, dtype) if name == "h" else direct[name]
-            for name in self.cell.states
-        )
-        d_projected, d_recurrent, d_direct = self.cell.backward(d_state, activations, state)
-        different = (d_projected,) if d_projected is d_recurrent else (d_projected, d_recurrent)
-        return tuple(tf.cast(d, precision) for d in different), d_direct
+def in_blocks(sequence: Tensor) -> Blocks:
+    """[T, ...] cut into pieces of `STEPS_PER_BLOCK` steps, the last as long as is left."""
+    whole, rest = divmod(sequence.shape[0], STEPS_PER_BLOCK)
+    return tuple(tf.split(sequence, [STEPS_PER_BLOCK] * whole + [rest] * (rest > 0)))
 
 
-def _whole(d_product: Tensor, direct: dict[str, Tensor], dtype: tf.DType) -> Tensor:
-    """dL/dh through the next step: through its product, and beside it where there is such a way."""
-    product = tf.cast(d_product, dtype)
-    return product + direct["h"] if "h" in direct else product
-
-
-def _steps(sequence: Tensor, start: Tensor | int, count: int) -> Tensor:
-    """Steps [start, start + count) of [T, F, B]."""
-    return tf.slice(sequence, (start, 0, 0), (count, -1, -1))
+def _product(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
+    """a @ b in a's precision."""
+    return tf.matmul(a, tf.cast(b, a.dtype), transpose_b=transpose_b)
 
 
 def _side_by_side(steps: Sequence[Tensor]) -> Tensor:
@@ -161,28 +129,89 @@ def _side_by_side(steps: Sequence[Tensor]) -> Tensor:
     return tf.concat(list(steps), 1)
 
 
-def _array(length: int, dtype: tf.DType) -> tf.TensorArray:
-    return tf.TensorArray(dtype, size=length, clear_after_read=False)
-
-
-def _read(arrays: Sequence[tf.TensorArray], t: Tensor | int) -> tuple[Tensor, ...]:
-    return tuple(array.read(t) for array in arrays)
-
-
-def _write(arrays: Sequence[tf.TensorArray], t: Tensor | int, values: State) -> tuple[tf.TensorArray, ...]:
-    return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=True))
-
-
-def _keep(resets: Tensor | None, t: Tensor | int, state: State) -> State:
+def _keep(resets: Tensor | None, t: int, state: State) -> State:
     """The state with the lanes zeroed that reset before step t; also the derivative of doing so."""
     if resets is None:
         return state
     return tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
 
 
+def _state(cell: Cell, operand: Tensor, direct: State, dtype: tf.DType) -> State:
+    """The whole state from what a step hands to the next: where h acts through its product alone, the operand is h."""
+    named = {"h": tf.cast(operand, dtype), **dict(zip(cell.direct, direct, strict=True))}
+    return tuple(named[name] for name in cell.states)
+
+
+@kernel
+def _forward_step(
+    cell: Cell, projected: Tensor, recurrent: Tensor, operand: Tensor, direct: State, biases: tuple[Tensor, ...]
+) -> tuple[State, State, tuple[Tensor, ...]]:
+    """One step from the products W'x and U'h and the state before, h as an operand: the same after, and activations.
+
+    The operand is missing where it would be the same tensor as a `direct` one, which a kernel would copy.
+    """
+    dtype = biases[0].dtype
+    projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
+    if len(biases) == 2:
+        recurrent += biases[1]
+    state, activations = cell.forward(projected, recurrent, _state(cell, operand, direct, dtype))
+    after = dict(zip(cell.states, state, strict=True))
+    new = () if operand.dtype == dtype and "h" in cell.direct else (tf.cast(after["h"], operand.dtype),)
+    return new, tuple(after[name] for name in cell.direct), activations
+
+
+@kernel
+def _backward_step(
+    cell: Cell, d_out: Tensor, d_product: Tensor, d_direct: State, step: Step
+) -> tuple[tuple[Tensor, ...], State]:
+    """One step's derivative.
+
+    Args:
+        cell: the equations.
+        d_out, d_product: dL/dh through the layer's output, and through the next step's product.
+        d_direct: dL/d the cell's `direct` states through the next step besides.
+        step: what its forward left.
+
+    Returns:
+        dL/d projected and dL/d recurrent as operands, one tensor if they are equal; and the cell's `direct` parts.
+    """
+    dtype, precision = step.activations[0].dtype, d_product.dtype
+    before = _state(cell, step.operand, step.direct, dtype)
+    after = _adjoint(cell, d_product, d_direct, dtype)
+    d_state = tuple(tf.cast(d_out, dtype) + d if name == "h" else d for name, d in zip(cell.states, after, strict=True))
+    d_projected, d_recurrent, d_direct = cell.backward(d_state, step.activations, before)
+    different = (d_projected,) if d_projected is d_recurrent else (d_projected, d_recurrent)
+    return tuple(tf.cast(d, precision) for d in different), d_direct
+
+
+def _adjoint(cell: Cell, d_product: Tensor, d_direct: State, dtype: tf.DType) -> State:
+    """dL/d a step's state through the next step: h's through the product, and what passes directly."""
+    direct = dict(zip(cell.direct, d_direct, strict=True))
+    h = tf.cast(d_product, dtype)
+    direct["h"] = h + direct["h"] if "h" in direct else h
+    return tuple(direct[name] for name in cell.states)
+
+
+@tf.function(autograph=False)
+def _forward_block(
+    cell: Cell, ready: Operands, inputs: Tensor, resets: Tensor | None, operand: Tensor, direct: State
+) -> tuple[Tensor, Tensor, State, tuple[Step, ...]]:
+    """The steps of a block from the state, h as an operand: h after each, the state after the last, what was kept."""
+    hidden, steps = [], []
+    biases = (ready.bias,) if ready.recurrent_bias is None else (ready.bias, ready.recurrent_bias)
+    for t, projected in enumerate(tf.unstack(_product(ready.kernel_t, inputs))):
+        operand, *before = _keep(resets, t, (operand, *direct))
+        recurrent = _product(ready.recurrent_kernel_t, operand)
+        new, direct, activations = _forward_step(cell, projected, recurrent, operand, tuple(before), biases)
+        steps.append(Step(operand, tuple(before), activations))
+        (operand,) = new or direct
+        hidden.append(operand)
+    return tf.stack(hidden), operand, direct, tuple(steps)
+
+
 def forward_window(
     cell: Cell,
-    inputs: Tensor,
+    inputs: Blocks,
     weights: Weights,
     state: State,
     resets: Tensor | None = None,
@@ -192,53 +221,76 @@ def forward_window(
 
     Args:
         cell: the equations.
-        inputs: [T, E, B], T known when the graph is built.
+        inputs: [T, E, B] in blocks.
         weights: the layer's.
         state: h (and c) before the window, each [H, B].
         resets: [T, B], nonzero where a lane's state is zeroed before the step (a document begins there).
         precision: of the products' operands, the weights' own if None. Sums and state keep the weights' precision.
     """
-    length = inputs.shape[0]
-    ready = Operands(weights, precision)
-    kernels = Kernels(cell, ready)
+    ready, hidden, steps = Operands.of(weights, precision), [], []
+    operand, direct = tf.cast(state[0], ready.kernel.dtype), _direct(cell, state)
+    for block, cleared in zip(inputs, _resets_in_blocks(resets, len(inputs)), strict=True):
+        h, operand, direct, kept = _forward_block(cell, ready, block, cleared, operand, direct)
+        hidden.append(h)
+        steps.append(kept)
+    return Window(tuple(hidden), _state(cell, operand, direct, ready.bias.dtype), tuple(steps))
 
-    def walk(start: Tensor | int, count: int, operand: Tensor, state: State, arrays: Any) -> tuple[Any, ...]:
-        incoming, outgoing, kept = arrays
-        for u, x in enumerate(tf.unstack(ready.product(ready.kernel_t, _steps(inputs, start, count)), count)):
-            before = _keep(resets, start + u, (operand, *state))
-            incoming = _write(incoming, start + u, before)
-            recurrent = ready.product(ready.recurrent_kernel_t, before[0])
-            state, operand, activations = kernels.forward(x, recurrent, before[1:])
-            outgoing, kept = _write(outgoing, start + u, (operand, *state)), _write(kept, start + u, activations)
-        return start + count, operand, state, (incoming, outgoing, kept)
 
-    whole = length - length % STEPS_PER_ITERATION
-    dtypes = (ready.precision, *(ready.dtype for _ in state))
-    arrays = (
-        tuple(_array(length, dtype) for dtype in dtypes),
-        tuple(_array(length, dtype) for dtype in dtypes),
-        tuple(_array(length, ready.dtype) for _ in range(cell.kept)),
-    )
-    at, operand, state, arrays = tf.while_loop(
-        lambda t, *_: t < whole,
-        lambda t, *carried: walk(t, STEPS_PER_ITERATION, *carried),
-        (tf.constant(0), tf.cast(state[0], ready.precision), tuple(state), arrays),
-        parallel_iterations=1,
-        maximum_iterations=whole // STEPS_PER_ITERATION,
-    )
-    if length > whole:
-        *_, arrays = walk(at, length - whole, operand, state, arrays)
-    incoming, outgoing, kept = arrays
-    hidden, *states = (array.stack() for array in outgoing)
-    return Window(hidden, tuple(states), incoming, kept)
+def _direct(cell: Cell, state: State) -> State:
+    """The cell's `direct` states out of all."""
+    return tuple(s for name, s in zip(cell.states, state, strict=True) if name in cell.direct)
+
+
+def _resets_in_blocks(resets: Tensor | None, blocks: int) -> tuple[Tensor | None, ...]:
+    return (None,) * blocks if resets is None else in_blocks(resets)
+
+
+@tf.function(autograph=False)
+def _backward_block(
+    cell: Cell,
+    ready: Operands,
+    inputs: Tensor,
+    resets: Tensor | None,
+    steps: tuple[Step, ...],
+    d_hidden: Tensor,
+    d_product: Tensor,
+    d_direct: State,
+    sums: State,
+    with_inputs: bool,
+    with_adjoints: bool,
+) -> tuple[Tensor, State, State, Tensor | None, list[State]]:
+    """A block's steps from the last to the first.
+
+    Takes and returns `d_product` and `d_direct` as `_backward_step` has them, and the sums over steps of dL/d the
+    kernels, transposed, and the biases; then returns dL/d inputs and the adjoints, if asked for.
+    """
+    hidden, d_projected, d_recurrent, adjoints = [], [], [], []
+    for t, d_out in reversed(list(enumerate(tf.unstack(d_hidden)))):
+        step = steps[t]
+        d_products, d_direct = _backward_step(cell, d_out, d_product, d_direct, step)
+        d_product, *rest = _keep(resets, t, (_product(ready.recurrent_kernel, d_products[-1]), *d_direct))
+        d_direct = tuple(rest)
+        hidden.append(step.operand)
+        d_projected.append(d_products[0])
+        d_recurrent.append(d_products[-1])
+        if with_adjoints:
+            adjoints.append(_adjoint(cell, d_product, d_direct, ready.bias.dtype))
+    x = _side_by_side(tf.unstack(inputs)[::-1])
+    dx, h = _side_by_side(d_projected), _side_by_side(hidden)  # [., S * B]
+    du = dx if d_projected[0] is d_recurrent[0] else _side_by_side(d_recurrent)
+    dtype = ready.bias.dtype
+    news = (_product(dx, x, True), _product(du, h, True), *(tf.reduce_sum(tf.cast(d, dtype), 1) for d in (dx, du)))
+    sums = tuple(s + tf.cast(new, dtype) for s, new in zip(sums, news, strict=True))
+    d_inputs = _product(ready.kernel, tf.stack(d_projected[::-1])) if with_inputs else None
+    return d_product, d_direct, sums, d_inputs, adjoints
 
 
 def backward_window(
     cell: Cell,
-    inputs: Tensor,
+    inputs: Blocks,
     weights: Weights,
     window: Window,
-    d_hidden: Tensor,
+    d_hidden: Blocks,
     d_final: State,
     resets: Tensor | None = None,
     precision: tf.DType | None = None,
@@ -251,129 +303,88 @@ def backward_window(
     Args:
         cell, inputs, weights, resets, precision: as given to `forward_window`.
         window: what it returned.
-        d_hidden: dL/dh after every step through the layer's outputs alone, [T, H, B].
+        d_hidden: dL/dh after every step through the layer's outputs alone, [T, H, B] in blocks.
         d_final: dL/d the state after the last step through what follows the window, each [H, B].
         with_inputs: whether the derivative with respect to the inputs is wanted.
         with_adjoints: whether dL/d the state that each step started from is wanted.
     """
-    length = inputs.shape[0]
-    ready = Operands(weights, precision)
-    kernels = Kernels(cell, ready)
+    ready = Operands.of(weights, precision)
     others = {name: d for name, d in zip(cell.states, d_final, strict=True) if name != "h"}
     d_direct = tuple(others.get(name, tf.zeros_like(d_final[0])) for name in cell.direct)
-
-    def adjoint(d_product: Tensor, d_direct: State) -> State:
-        direct = dict(zip(cell.direct, d_direct, strict=True))
-        return tuple(_whole(d_product, direct, ready.dtype) if name == "h" else direct[name] for name in cell.states)
-
-    def walk(
-        end: Tensor | int, count: int, d_product: Tensor, d_direct: State, sums: State, arrays: Any
-    ) -> tuple[Any, ...]:
-        start = end - count
-        d_inputs, adjoints = arrays
-        d_out = tf.unstack(_steps(d_hidden, start, count), count)
-        hidden, d_projected, d_recurrent = [], [], []
-        for u in reversed(range(count)):
-            h, *before = _read(window.incoming, start + u)
-            activations = _read(window.activations, start + u)
-            dx, du, d_direct = kernels.backward(d_out[u], d_product, d_direct, activations, tuple(before))
-            d_product, *rest = _keep(resets, start + u, (ready.product(ready.recurrent_kernel, du), *d_direct))
-            d_direct = tuple(rest)
-            hidden.append(h)
-            d_projected.append(dx)
-            d_recurrent.append(du)
-            if with_adjoints:
-                adjoints = _write(adjoints, start + u, adjoint(d_product, d_direct))
-        x = _side_by_side(tf.unstack(_steps(inputs, start, count), count)[::-1])
-        dx, h = _side_by_side(d_projected), _side_by_side(hidden)  # [., count * B]
-        du = dx if d_projected[0] is d_recurrent[0] else _side_by_side(d_recurrent)
-        news = (ready.product(dx, x, True), ready.product(du, h, True), _summed(dx, ready), _summed(du, ready))
-        sums = tuple(s + tf.cast(new, ready.dtype) for s, new in zip(sums, news, strict=True))
-        if with_inputs:
-            for u, d in enumerate(tf.unstack(ready.product(ready.kernel, tf.stack(d_projected[::-1])), count)):
-                d_inputs = d_inputs.write(start + u, d)
-        return start, d_product, d_direct, sums, (d_inputs, adjoints)
-
+    d_product = tf.cast(d_final[0], ready.kernel.dtype)
     (inputs_size, gates), units = weights.kernel.shape, weights.recurrent_kernel.shape[0]
-    sums = tuple(tf.zeros(shape, ready.dtype) for shape in ((gates, inputs_size), (gates, units), (gates,), (gates,)))
-    adjoints = tuple(_array(length, ready.dtype) for _ in d_final) if with_adjoints else ()
-    carried: Any = (tf.cast(d_final[0], ready.precision), d_direct, sums, (_array(length, ready.precision), adjoints))
-    at, rest = tf.constant(length), length % STEPS_PER_ITERATION
-    if rest:
-        at, *carried = walk(at, rest, *carried)
-    _, d_product, d_direct, (dw, du, db, db_recurrent), (d_inputs, adjoints) = tf.while_loop(
-        lambda t, *_: t > 0,
-        lambda t, *carried: walk(t, STEPS_PER_ITERATION, *carried),
-        (at, *carried),
-        parallel_iterations=1,
-        maximum_iterations=length // STEPS_PER_ITERATION,
-    )
+    dtype = ready.bias.dtype
+    sums = tuple(tf.zeros(shape, dtype) for shape in ((gates, inputs_size), (gates, units), (gates,), (gates,)))
+    d_inputs, adjoints = [], []
+    cleared = _resets_in_blocks(resets, len(inputs))
+    for n in reversed(range(len(inputs))):
+        d_product, d_direct, sums, d_block, new = _backward_block(
+            cell,
+            ready,
+            inputs[n],
+            cleared[n],
+            window.steps[n],
+            d_hidden[n],
+            d_product,
+            d_direct,
+            sums,
+            with_inputs,
+            with_adjoints,
+        )
+        d_inputs.append(d_block)
+        adjoints += new
+    dw, du, db, db_recurrent = sums
     d_bias = db if ready.recurrent_bias is None else tf.stack([db, db_recurrent])
     return Gradients(
-        d_inputs.stack() if with_inputs else None,
+        tuple(reversed(d_inputs)) if with_inputs else (),
         Weights(tf.transpose(dw), tf.transpose(du), d_bias),
-        adjoint(d_product, d_direct),
-        tuple(array.stack() for array in adjoints),
+        _adjoint(cell, d_product, d_direct, dtype),
+        tuple(tf.stack(each[::-1]) for each in zip(*adjoints, strict=True)),
     )
-
-
-def _summed(columns: Tensor, ready: Operands) -> Tensor:
-    return tf.reduce_sum(tf.cast(columns, ready.dtype), 1)
 
 
 def unroll(
     cell: Cell,
-    inputs: Tensor,
+    inputs: Blocks,
     weights: Weights,
     state: State,
     resets: Tensor | None = None,
     precision: tf.DType | None = None,
     *,
+    carry: int | None = None,
     differentiate_inputs: bool = True,
 ) -> Unrolled:
     """A layer over a window as one differentiable function; arguments as `forward_window`'s.
 
-    With `differentiate_inputs` false no gradient reaches the inputs, which saves a product where they are one-hot.
+    The state that it returns is the one after `carry` steps, which carries no gradient; or the final one, which does,
+    if None. With `differentiate_inputs` false no gradient reaches the inputs, which saves a product where they are
+    one-hot.
     """
-    run = _eager_unroll if tf.executing_eagerly() else _unroll
-    return run(cell, inputs, weights, tuple(state), resets, precision, differentiate_inputs)
-
-
-def _unroll(
-    cell: Cell,
-    inputs: Tensor,
-    weights: Weights,
-    state: State,
-    resets: Tensor | None,
-    precision: tf.DType | None,
-    differentiate_inputs: bool,
-) -> Unrolled:
-    states = len(state)
+    blocks, states = len(inputs), len(state)
 
     @tf.custom_gradient
-    def run(inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor, *state: Tensor) -> tuple[Any, Any]:
-        weights = Weights(kernel, recurrent_kernel, bias)
+    def run(*flat: Tensor) -> tuple[Any, Any]:
+        inputs, weights, state = flat[:blocks], Weights(*flat[blocks : blocks + 3]), flat[blocks + 3 :]
         window = forward_window(cell, inputs, weights, state, resets, precision)
+        carried = window.final if carry is None else window.state(cell, carry)
 
-        def gradient(d_hidden: Tensor, *d_others: Tensor) -> tuple[Tensor | None, ...]:
+        def gradient(*d: Tensor) -> tuple[Tensor | None, ...]:
+            d_final = d[blocks:] if carry is None else tuple(map(tf.zeros_like, state))
             found = backward_window(
                 cell,
                 inputs,
                 weights,
                 window,
-                d_hidden,
-                d_others[:states],
+                d[:blocks],
+                d_final,
                 resets,
                 precision,
                 with_inputs=differentiate_inputs,
             )
-            d_inputs = None if found.inputs is None else tf.cast(found.inputs, inputs.dtype)
-            return d_inputs, *found.weights, *found.state
+            d_inputs = [tf.cast(d, inputs[0].dtype) for d in found.inputs] or [None] * blocks
+            return *d_inputs, *found.weights, *found.state
 
-        return (window.hidden, *(s[-1] for s in window.states), *window.states), gradient
+        return (*window.hidden, *carried), gradient
 
-    outputs = run(inputs, *weights, *state)
-    return Unrolled(outputs[0], outputs[1 : 1 + states], tuple(map(tf.stop_gradient, outputs[1 + states :])))
-
-
-_eager_unroll = tf.function(_unroll, autograph=False)
+    outputs = run(*inputs, *weights, *state)
+    return Unrolled(outputs[:blocks], outputs[blocks : blocks + states])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from charlm.errors import UsageError
 
@@ -17,18 +18,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lane_groups(lanes: int) -> int:
-    """How many groups to compute lanes in: as many as cores, if they divide the lanes and leave each enough."""
-    most = min(cores(), max(1, lanes // FEWEST_LANES_IN_A_GROUP))
+def lane_groups(lanes: int, layers: int) -> int:
+    """How many groups to compute lanes in.
+
+    The layers of a stack run side by side already; groups are for the cores beyond them, if they divide the lanes and
+    leave each group enough.
+    """
+    most = min(-(-cores() // layers), max(1, lanes // FEWEST_LANES_IN_A_GROUP))
     return next(groups for groups in range(most, 0, -1) if lanes % groups == 0)
 
 
-def start_tensorflow(groups: int | None = None, *, debug: bool = False) -> None:
+def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None:
     """Imports TensorFlow without its start-up lines and sets its threads; call it before anything else does.
 
     Args:
-        groups: lane groups to compute side by side on a processor, each on one thread; TensorFlow's own choice of
-            threads if None, on a GPU, or if TensorFlow has already run something.
+        side_by_side: on a processor, run as many operations at a time as there are cores, each on one thread, as
+            layers and lane groups side by side want it; TensorFlow's own choice of threads if false, or if
+            TensorFlow has already run something.
         debug: let the start-up lines through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
@@ -36,9 +42,9 @@ def start_tensorflow(groups: int | None = None, *, debug: bool = False) -> None:
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):  # it has started
-            if groups is not None and not on_gpu():
+            if side_by_side and not on_gpu():
                 tf.config.threading.set_intra_op_parallelism_threads(1)
-                tf.config.threading.set_inter_op_parallelism_threads(groups)
+                tf.config.threading.set_inter_op_parallelism_threads(cores())
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.zeros(1)  # starts the devices, which print too
@@ -75,6 +81,16 @@ def on_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A function of tensors compiled into one kernel by XLA; a plain graph where there is a GPU.
+
+    What it is called with besides tensors is constant in it.
+    """
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=not on_gpu(), autograph=False)
 
 
 def native_bfloat16() -> bool:

@@ -81,7 +81,7 @@ def open_session(
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes = _lanes(data, config)
-    groups = 1 if gpu_present() else lane_groups(config.train.lanes)
+    groups = 1 if gpu_present() else lane_groups(config.train.lanes, config.model.layers)
     run = _create(request, _record(config, data, paths, preset, groups))
     return Session(run, data, lanes, config, groups, None, choice)
 

@@ -3,8 +3,9 @@
 BPTT(k2; k1), which Williams and Peng (1990) write BPTT(h; h'): every k1 symbols the gradient of the newest k1 losses
 passes back through the newest k2 symbols and no further; the state that enters the window is a constant.
 
-On a processor the lanes are computed in groups, one for each core, side by side in one graph; a group's sums are
-added at the end, so the number of groups changes nothing but rounding.
+On a processor the layers of a stack run side by side; where there are more cores than layers, the lanes are computed
+in groups, side by side in the same graph. A group's sums are added at the end, so the number of groups changes nothing
+but rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import tensorflow as tf
 from charlm.cells import Tensor
 from charlm.config import TrainConfig
 from charlm.model import CharLM, ModelState
+from charlm.recurrence import Blocks
+from charlm.runtime import kernel
 
 FLOAT16_LOSS_SCALE = 1024.0
 
@@ -92,11 +95,14 @@ class Trainer:
     def _train(self, x: Tensor, y: Tensor, state: ModelState, seed: Tensor, scored: Tensor) -> Update:
         k2, lanes = x.shape
         variables = self.model.trainable_variables
+        counted = tf.broadcast_to((tf.range(k2) >= k2 - scored)[:, None], (k2, lanes // self.groups))
         parts = []
         for g, (x_g, y_g, state_g) in enumerate(_grouped(self.groups, (x, y), state)):
             with tf.GradientTape() as tape:
-                logits, after = self.model(x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g))
-                nats_sum = tf.reduce_sum(nats(logits[k2 - scored :], y_g[k2 - scored :]))
+                logits, after = self.model.unfold(
+                    x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g)
+                )
+                nats_sum = _counted_nats(logits, y_g, counted)
                 loss = nats_sum * self._loss_scale / tf.cast(scored * lanes, nats_sum.dtype)
             parts.append((nats_sum, tape.gradient(loss, variables), after))
         sums, gradients, after = zip(*parts, strict=True)
@@ -130,10 +136,31 @@ class Evaluator:
         state = tf.nest.map_structure(lambda s: tf.where(cleared[:, None], tf.zeros_like(s), s), state)
         sums, states = [], []
         for x_g, y_g, counted_g, state_g in _grouped(self.groups, (x, y, counted), state):
-            logits, after = self.model(x_g, state_g)
-            sums.append(tf.reduce_sum(tf.where(counted_g, nats(logits, y_g), 0.0)))
+            logits, after = self.model.unfold(x_g, state_g)
+            sums.append(_counted_nats(logits, y_g, counted_g))
             states.append(after)
         return tf.add_n(sums), _joined(states)
+
+
+def _counted_nats(logits: Blocks, y: Tensor, counted: Tensor) -> Tensor:
+    """The nats of the symbols y [T, B] that are counted, summed; logits [T, B, V] in blocks along the time."""
+    sizes = [block.shape[0] for block in logits]
+    blocks = zip(logits, tf.split(y, sizes), tf.split(counted, sizes), strict=True)
+    return tf.add_n([_nats_of_block(*block) for block in blocks])
+
+
+@tf.custom_gradient
+def _nats_of_block(logits: Tensor, y: Tensor, counted: Tensor) -> tuple[Tensor, Any]:
+    nats_sum, d_logits = _nats_and_derivative(logits, y, counted)
+    return nats_sum, lambda upstream: (upstream * d_logits, None, None)
+
+
+@kernel
+def _nats_and_derivative(logits: Tensor, y: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        nats_sum = tf.reduce_sum(tf.where(counted, nats(logits, y), 0.0))
+    return nats_sum, tape.gradient(nats_sum, logits)
 
 
 def _grouped(groups: int, sequences: tuple[Tensor, ...], state: ModelState) -> list[tuple[Any, ...]]:

@@ -10,10 +10,10 @@ import tensorflow as tf
 from reference import LAYERS
 
 from charlm.cells import CELLS
-from charlm.recurrence import STEPS_PER_ITERATION, Operands, Weights, backward_window, forward_window, unroll
+from charlm.recurrence import STEPS_PER_BLOCK, Operands, Weights, backward_window, forward_window, in_blocks, unroll
 
 B, E, H = 3, 4, 5
-SHORT, LONG = 6, 2 * STEPS_PER_ITERATION + 5
+SHORT, LONG = 6, 4 * STEPS_PER_BLOCK + 5
 KERAS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
 
 
@@ -49,12 +49,13 @@ class Stack:
         return total + tf.reduce_sum(x * self.read_hidden)
 
 
-def ours(cell, x, weights, state, resets):
-    return unroll(cell, x, weights, state, resets)[:2]
+def ours(cell, x, weights, state, resets=None, precision=None):
+    run = unroll(cell, in_blocks(x), weights, state, resets, precision)
+    return tf.concat(run.hidden, 0), run.state
 
 
 def unrolled_by_autodiff(cell, x, weights, state, resets):
-    hidden, ready = [], Operands(weights)
+    hidden, ready = [], Operands.of(weights)
     for t in range(x.shape[0]):
         if resets is not None:
             state = tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
@@ -127,15 +128,18 @@ class TestGradient:
 
 @pytest.mark.parametrize("cell", CELLS)
 class TestForward:
-    @pytest.mark.parametrize("length", [1, STEPS_PER_ITERATION, LONG])
+    @pytest.mark.parametrize("length", [1, STEPS_PER_BLOCK, LONG])
     def test_numpy_reference(self, cell, length, errors):
         stack = Stack(cell, 1, length)
-        out = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0])
+        window = forward_window(stack.cell, in_blocks(stack.x), stack.weights[0], stack.state[0])
         columns = [np.swapaxes(s, 0, 1) for s in stack.state[0]]
         hidden, final = LAYERS[cell](np.swapaxes(stack.x, 1, 2), *stack.weights[0], *columns)
-        assert errors("NumPy forward", cell, 1, relative([np.swapaxes(out.hidden, 1, 2)], [hidden])) < 1e-12
-        assert relative([tf.transpose(s) for s in out.final], final) < 1e-12
-        assert relative([s[-1] for s in out.states], out.final) == 0
+        found = np.swapaxes(tf.concat(window.hidden, 0), 1, 2)
+        assert errors("NumPy forward", cell, 1, relative([found], [hidden])) < 1e-12
+        assert relative([tf.transpose(s) for s in window.final], final) < 1e-12
+        for t in {1, max(1, length - 1), length}:
+            hidden, state = LAYERS[cell](np.swapaxes(stack.x, 1, 2)[:t], *stack.weights[0], *columns)
+            assert relative([tf.transpose(s) for s in window.state(stack.cell, t)], state) < 1e-12
 
     def test_keras_layer_with_the_same_weights(self, cell, errors):
         stack = Stack(cell, 1, LONG)
@@ -144,7 +148,7 @@ class TestForward:
         layer.set_weights([w.numpy() for w in stack.weights[0]])
         x = tf.transpose(stack.x, (2, 0, 1))
         theirs = layer(x, initial_state=[tf.transpose(s) for s in stack.state[0]])
-        hidden = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0]).hidden
+        hidden, _ = ours(stack.cell, stack.x, stack.weights[0], stack.state[0])
         error = relative([tf.transpose(hidden, (2, 0, 1)).numpy()], [theirs.numpy()])
         assert errors("Keras forward", cell, 1, error) < 1e-6  # Keras computes some activations in float32
 
@@ -168,16 +172,29 @@ class TestForward:
             theirs, _ = layer(
                 torch.tensor(np.swapaxes(stack.x, 1, 2).copy()), tuple(state) if len(state) == 2 else state[0]
             )
-        hidden = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0]).hidden
+        hidden, _ = ours(stack.cell, stack.x, stack.weights[0], stack.state[0])
         assert errors("PyTorch forward", cell, 1, relative([np.swapaxes(hidden, 1, 2)], [theirs.numpy()])) < 1e-12
 
     def test_two_windows_are_one_double_window(self, cell):
         stack = Stack(cell, 1, 2 * LONG)
-        whole = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0])
-        first = unroll(stack.cell, stack.x[:LONG], stack.weights[0], stack.state[0])
-        second = unroll(stack.cell, stack.x[LONG:], stack.weights[0], first.final)
-        assert relative([tf.concat([first.hidden, second.hidden], 0).numpy()], [whole.hidden.numpy()]) < 1e-14
-        assert relative([s[LONG - 1] for s in whole.states], first.final) < 1e-14
+        whole, end = ours(stack.cell, stack.x, stack.weights[0], stack.state[0])
+        first, state = ours(stack.cell, stack.x[:LONG], stack.weights[0], stack.state[0])
+        second, after = ours(stack.cell, stack.x[LONG:], stack.weights[0], state)
+        assert relative([tf.concat([first, second], 0).numpy()], [whole.numpy()]) < 1e-14
+        assert relative(after, end) < 1e-14
+
+    def test_a_state_carried_out_of_the_window_is_the_shorter_windows(self, cell):
+        stack = Stack(cell, 1, LONG)
+        at = in_blocks(stack.x), stack.weights[0], stack.state[0]
+        for carry in (1, STEPS_PER_BLOCK, LONG - 1, LONG):
+            _, state = ours(stack.cell, stack.x[:carry], *at[1:])
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                carried = unroll(stack.cell, *at, carry=carry).state
+                total = sum(map(tf.reduce_sum, carried))
+            assert relative(carried, state) < 1e-14
+            gradient = tape.gradient(total, at, unconnected_gradients="zero")
+            assert all(not tf.reduce_any(g != 0) for g in tf.nest.flatten(gradient))
 
     def test_a_reset_forgets_all_that_came_before(self, cell):
         stack = Stack(cell, 1, LONG)
@@ -185,8 +202,10 @@ class TestForward:
         resets[20, 1] = 1
         x = stack.x.numpy()
         x[:20] += 1
-        a = unroll(stack.cell, stack.x, stack.weights[0], stack.state[0], tf.constant(resets)).hidden.numpy()
-        b = unroll(stack.cell, tf.constant(x), stack.weights[0], stack.state[0], tf.constant(resets)).hidden.numpy()
+        a, b = (
+            ours(stack.cell, inputs, stack.weights[0], stack.state[0], tf.constant(resets))[0].numpy()
+            for inputs in (stack.x, tf.constant(x))
+        )
         assert np.abs(a[20:, :, 1] - b[20:, :, 1]).max() == 0
         assert np.abs(a[20:, :, 0] - b[20:, :, 0]).max() > 1e-6
 
@@ -196,12 +215,11 @@ def test_adjoints_are_the_gradients_of_every_windows_start(cell, errors):
     """dL/d the state that step t started from is the incoming state's gradient of the window that begins at t."""
     stack = Stack(cell, 1, LONG)
     (weights,), (state,) = stack.weights, stack.state
-    window = forward_window(stack.cell, stack.x, weights, state)
-    found = backward_window(
-        stack.cell, stack.x, weights, window, stack.read_hidden, stack.read_final[0], with_adjoints=True
-    )
-    for t in (1, 7, STEPS_PER_ITERATION, LONG - 1):
-        start = tuple(s[t - 1] for s in window.states)
+    x, d_hidden = in_blocks(stack.x), in_blocks(stack.read_hidden)
+    window = forward_window(stack.cell, x, weights, state)
+    found = backward_window(stack.cell, x, weights, window, d_hidden, stack.read_final[0], with_adjoints=True)
+    for t in (1, 7, STEPS_PER_BLOCK, LONG - 1):
+        start = window.state(stack.cell, t)
         with tf.GradientTape() as tape:
             tape.watch(start)
             hidden, final = unrolled_by_autodiff(stack.cell, stack.x[t:], weights, start, None)
@@ -217,8 +235,8 @@ def test_bfloat16_operands(cell, errors):
     stack = Stack(cell, 2, LONG)
 
     def low(cell, x, weights, state, resets):
-        run = unroll(cell, x, weights, state, resets, tf.bfloat16)
-        return tf.cast(run.hidden, x.dtype), run.final
+        hidden, final = ours(cell, x, weights, state, resets, tf.bfloat16)
+        return tf.cast(hidden, x.dtype), final
 
     error = relative(gradients(stack, low), gradients(stack, ours))
     assert 0 < errors("bfloat16 operands", cell, 2, error) < 0.05

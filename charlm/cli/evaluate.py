@@ -38,7 +38,7 @@ def command(
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.runtime import start_tensorflow
 
-    start_tensorflow(debug=debug)
+    start_tensorflow(side_by_side=True, debug=debug)
     from charlm.api import load
 
     loaded = load(model, checkpoint=checkpoint, models=models)

@@ -69,7 +69,7 @@ def command(
         request = Request(corpora, tables, models, name, preset, resume)
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
     say(session.choice)
-    start_tensorflow(session.groups, debug=debug)
+    start_tensorflow(side_by_side=True, debug=debug)
     from charlm.training import Training
 
     stop, display = _Stop(), TrainingDisplay()

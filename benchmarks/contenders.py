@@ -1,0 +1,162 @@
+"""What is measured, each in a process of its own: charlm, PyTorch and stock Keras, training and generating.
+
+python benchmarks/contenders.py NAME JOB CELL PRECISION UNITS LAYERS SIZE...
+
+SIZE is lanes and window for `train`, samples for `generate`. Prints a line when warm; then takes lines with a number
+of seconds, repeats its unit of work for that long, and answers each with the median of symbols per second.
+
+One training step is forward, backward through the window, clipping by global norm, and Adam, with the state carried;
+65 symbols, no dropout. Generating draws every symbol from the softmax at temperature 0.8.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+VOCABULARY = 65
+GENERATED = 512  # symbols of a row in one unit of work
+
+
+def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+    import numpy as np
+
+    from charlm.config import ModelConfig, TrainConfig
+    from charlm.runtime import lane_groups, start_tensorflow
+
+    start_tensorflow(side_by_side=True)
+    from charlm.model import build_model
+    from charlm.tbptt import Trainer
+
+    config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
+    model = build_model(config, precision=precision)
+    trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), lane_groups(lanes, layers))
+    x, y = (np.random.default_rng(n).integers(0, VOCABULARY, (window, lanes)).astype(np.int32) for n in range(2))
+    state = [model.initial_state(lanes)]
+
+    def step() -> None:
+        update = trainer(x, y, state[0], window, 2e-3, (0, 0))
+        float(update.nats_sum)
+        state[0] = update.state
+
+    return step
+
+
+def charlm_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Callable[[], None]:
+    import numpy as np
+
+    from charlm.config import ModelConfig, SampleConfig
+    from charlm.runtime import start_tensorflow
+
+    start_tensorflow()
+    from charlm.generation import Generator
+    from charlm.model import build_model
+
+    config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
+    sample = SampleConfig(temperature=0.8, length=GENERATED, samples=samples)
+    generator = Generator(build_model(config, precision=precision), sample, np.zeros(0, np.int32))
+
+    def step() -> None:
+        for _ in generator.stream([0], GENERATED, range(samples)):
+            pass
+
+    return step
+
+
+def torch_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    embedding, projection = torch.nn.Embedding(VOCABULARY, units), torch.nn.Linear(units, VOCABULARY)
+    rnn = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](units, units, layers)
+    parameters = [p for module in (embedding, rnn, projection) for p in module.parameters()]
+    adam = torch.optim.Adam(parameters, lr=2e-3)
+    x, y = (torch.randint(0, VOCABULARY, (window, lanes)) for _ in range(2))
+    carried = [None]
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            hidden, state = rnn(embedding(x), carried[0])
+            logits = projection(hidden)
+        loss = torch.nn.functional.cross_entropy(logits.float().view(-1, VOCABULARY), y.view(-1))
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        adam.step()
+        carried[0] = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        loss.item()
+
+    return step
+
+
+def torch_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Callable[[], None]:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    dtype = getattr(torch, precision)
+    embedding = torch.nn.Embedding(VOCABULARY, units).to(dtype)
+    projection = torch.nn.Linear(units, VOCABULARY).to(dtype)
+    rnn = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](units, units, layers).to(dtype)
+
+    @torch.inference_mode()
+    def step() -> None:
+        symbols, state = torch.zeros(1, samples, dtype=torch.long), None
+        for _ in range(GENERATED):
+            hidden, state = rnn(embedding(symbols), state)
+            probabilities = torch.softmax(projection(hidden[0]).float() / 0.8, -1)
+            symbols = torch.multinomial(probabilities, 1).T
+
+    return step
+
+
+def keras_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    if precision == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    layer = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}[cell]
+    ids = keras.Input((window,), batch_size=lanes, dtype="int32")
+    hidden = keras.layers.Embedding(VOCABULARY, units)(ids)
+    for _ in range(layers):
+        hidden = layer(units, return_sequences=True, stateful=True)(hidden)
+    model = keras.Model(ids, keras.layers.Dense(VOCABULARY, dtype="float32")(hidden))
+    adam = keras.optimizers.Adam(2e-3, global_clipnorm=1.0)
+    adam.build(model.trainable_variables)
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = (tf.constant(np.random.default_rng(n).integers(0, VOCABULARY, (lanes, window)), tf.int32) for n in range(2))
+
+    @tf.function
+    def train() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = entropy(y, model(x, training=True))
+        adam.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    return lambda: train().numpy()
+
+
+def main() -> None:
+    name, job, cell, precision, *given = sys.argv[1:]
+    units, layers, *size = map(int, given)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    step = globals()[f"{name}_{job}"](cell, precision, units, layers, *size)
+    symbols = size[0] * (size[1] if job == "train" else GENERATED)
+    for _ in range(3 if job == "train" else 1):
+        step()
+    print("warm", flush=True)
+    for line in sys.stdin:
+        until, times = time.perf_counter() + float(line), []
+        while not times or time.perf_counter() < until:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(symbols / statistics.median(times), flush=True)
+
+
+if __name__ == "__main__":
+    main()
