@@ -5,6 +5,7 @@ Every sample is a row; a step takes one symbol a row, from the prompt while it l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,10 +17,12 @@ import tensorflow as tf
 from charlm.cells import Tensor
 from charlm.config import SampleConfig
 from charlm.model import CharLM, Decoder, ModelState
-from charlm.sampling import RECENT, draw, restrict, settings_of
+from charlm.runtime import kernel
+from charlm.sampling import RECENT, Setting, draw, restrict, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
-CHUNK = 32  # symbols between two looks from outside
+LONGEST_CHUNK = 256  # symbols between two looks from outside
+CHUNK_SECONDS = 0.05  # that a chunk should take at most
 
 
 class Rows(NamedTuple):
@@ -31,14 +34,55 @@ class Rows(NamedTuple):
     position: Tensor  # symbols drawn so far; below 0 in the prompt
 
 
+@kernel
+def advance(
+    decoder: Decoder,
+    rows: Rows,
+    count: Tensor,
+    forced: Tensor,
+    seeds: Tensor,
+    settings: dict[str, Setting],
+    blocked: Tensor,
+) -> tuple[Tensor, Tensor, Rows]:
+    """Some symbols of every row, in one compiled loop.
+
+    Args:
+        decoder: the model.
+        rows: where the samples stand.
+        count: how many symbols.
+        forced: [LONGEST_CHUNK] int32, the symbol that every row takes at a step; -1 where each draws its own.
+        seeds: [B] int32.
+        settings: of the samplers that are on, by their names.
+        blocked: [V] booleans, true for what is never drawn.
+
+    Returns:
+        ids [LONGEST_CHUNK, B] and their nats under the model [LONGEST_CHUNK, B] (before any sampler), of which the
+        first `count` are set, and the rows after them.
+    """
+
+    def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
+        logits = tf.where(blocked, float("-inf"), rows.logits)
+        drawn = draw(restrict(logits, settings, rows.recent), seeds, rows.position)
+        symbol = tf.where(forced[t] >= 0, forced[t], drawn)
+        cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, rows.logits)
+        logits, state = decoder.step(symbol, rows.state)
+        recent = tf.concat([rows.recent[:, 1:], symbol[:, None]], 1)
+        return t + 1, Rows(logits, state, recent, rows.position + 1), ids.write(t, symbol), nats.write(t, cost)
+
+    shape = rows.logits.shape[:1]
+    arrays = (tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype in (tf.int32, tf.float32))
+    _, rows, ids, nats = tf.while_loop(lambda t, *_: t < count, body, (0, rows, *arrays), parallel_iterations=1)
+    return ids.stack(), nats.stack(), rows
+
+
 class Generator:
-    """The compiled loop for one model and one set of sampler settings; ids in, ids out."""
+    """A model with one set of sampler settings; ids in, ids out."""
 
     def __init__(self, model: CharLM, config: SampleConfig, blocked: npt.NDArray[np.int32]) -> None:
         """`blocked` are ids that are never drawn, such as the unknown symbol."""
-        self.model, self.settings = model, settings_of(config)
-        self._blocked = np.zeros(model.config.vocabulary, bool)
-        self._blocked[blocked] = True
+        self.model = model
+        self.settings = {name: tf.constant(value) for name, value in settings_of(config).items()}
+        self._blocked = tf.constant(np.isin(np.arange(model.config.vocabulary), blocked))
 
     def start(self, prompt: int, rows: int) -> Rows:
         """Rows before a prompt of that many symbols."""
@@ -49,52 +93,30 @@ class Generator:
             tf.constant(-prompt),
         )
 
-    @tf.function(autograph=False)
-    def advance(self, decoder: Decoder, rows: Rows, forced: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Rows]:
-        """CHUNK symbols.
-
-        Args:
-            decoder: the model.
-            rows: where the samples stand.
-            forced: [CHUNK] int32, the symbol that every row takes at a step; -1 where each draws its own.
-            seeds: [B] int32.
-
-        Returns:
-            ids [CHUNK, B], their nats under the model [CHUNK, B] (before any sampler), and the rows after them.
-        """
-
-        def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
-            logits = tf.where(self._blocked, float("-inf"), rows.logits)
-            drawn = draw(restrict(logits, self.settings, rows.recent), seeds, rows.position)
-            symbol = tf.where(forced[t] >= 0, forced[t], drawn)
-            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, rows.logits)
-            logits, state = decoder.step(symbol, rows.state)
-            recent = tf.concat([rows.recent[:, 1:], symbol[:, None]], 1)
-            return t + 1, Rows(logits, state, recent, rows.position + 1), ids.write(t, symbol), nats.write(t, cost)
-
-        arrays = tf.TensorArray(tf.int32, CHUNK), tf.TensorArray(tf.float32, CHUNK)
-        _, rows, ids, nats = tf.while_loop(
-            lambda t, *_: t < CHUNK, body, (0, rows, *arrays), parallel_iterations=1, maximum_iterations=CHUNK
-        )
-        return ids.stack(), nats.stack(), rows
-
     def stream(
         self, prompt: Sequence[int], length: int, seeds: Sequence[int]
     ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
         """What follows `prompt`, in pieces: ids [n, B] and their nats [n, B], `length` symbols in all.
 
-        One row a seed. The prompt has at least one symbol.
+        One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
         decoder, rows = Decoder.of(self.model), self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
-        total = len(prompt) + length
-        forced = np.full(-(-total // CHUNK) * CHUNK, -1, np.int32)
+        forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)
         forced[: len(prompt)] = prompt
-        for at in range(0, len(forced), CHUNK):
-            ids, nats, rows = self.advance(decoder, rows, tf.constant(forced[at : at + CHUNK]), row_seeds)
-            new = slice(max(0, len(prompt) - at), max(0, total - at))
-            if len(ids[new]):
-                yield ids[new].numpy(), nats[new].numpy()
+        at, count = 0, 8
+        while at < len(prompt) + length:
+            began = time.perf_counter()
+            count = min(count, len(prompt) + length - at)
+            chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
+            ids, nats, rows = advance(decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked)
+            new = slice(max(0, len(prompt) - at), count)
+            piece = ids[new].numpy(), nats[new].numpy()
+            spent = time.perf_counter() - began
+            if len(piece[0]):
+                yield piece
+            at += count
+            count = min(LONGEST_CHUNK, max(1, int(count * min(2.0, CHUNK_SECONDS / spent))))
 
 
 @dataclass

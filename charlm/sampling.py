@@ -3,7 +3,7 @@
 A sampler takes logits `[B, V]`, its setting (a number, or one for each row, `[B]`) and the ids that came last, and
 returns logits, with what it excludes at minus infinity. `SAMPLERS` holds them in the order in which they compose:
 repetition penalty, temperature, top-k, top-p, min-p. Symbols as probable as the last one kept are kept too.
-The draw that follows is Gumbel-max (Gumbel 1954; Maddison et al. 2014) on Philox bits of (seed, position).
+The draw that follows is Gumbel-max (Gumbel 1954; Maddison et al. 2014) on Threefry bits of (seed, position).
 """
 
 from __future__ import annotations
@@ -96,15 +96,47 @@ def draw(logits: Tensor, seeds: Tensor, position: Tensor) -> Tensor:
     """One id for each row from softmax(logits), by Gumbel-max.
 
     Args:
-        logits: [B, V], V and B known when the graph is built.
+        logits: [B, V].
         seeds: [B] int32, one for each row; a row's draws depend on its seed and position alone.
-        position: scalar int32.
+        position: int32, scalar or [B, 1].
     """
-    rows, size = logits.shape
-    drawn = [
-        tf.random.stateless_uniform((size,), tf.stack([seed, position]), alg="philox", dtype=logits.dtype)
-        for seed in tf.unstack(seeds, rows)
-    ]
-    above_zero = tf.maximum(tf.stack(drawn), logits.dtype.as_numpy_dtype(1e-30))  # a zero would exclude its symbol
-    gumbel = -tf.math.log(-tf.math.log(above_zero))
-    return tf.argmax(logits + gumbel, -1, output_type=tf.int32)
+    bits, _ = threefry(
+        (_word(seeds[:, None]), _word(0)), (_word(position), _word(tf.range(logits.shape[-1])[None]))
+    )  # [B, V]
+    # 23 bits and a half: neither 0 nor 1, which would exclude a symbol or force it.
+    uniform = (tf.cast(tf.bitwise.right_shift(bits, _word(9)), logits.dtype) + 0.5) * 2.0**-23
+    perturbed = logits - tf.math.log(-tf.math.log(uniform))
+    # argmax in two reductions: XLA does not come to an end compiling its own behind as many operations.
+    highest = perturbed == tf.reduce_max(perturbed, -1, keepdims=True)
+    return tf.reduce_min(tf.where(highest, tf.range(logits.shape[-1]), logits.shape[-1] - 1), -1)
+
+
+def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Threefry-2x32-20, a random function of counters (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3").
+
+    Integers alone, so that every engine draws the same; TensorFlow's own draws differ between a plain and an
+    XLA-compiled graph.
+
+    Args:
+        key, counter: two uint32 each, of shapes that broadcast.
+
+    Returns:
+        Two uint32 of the broadcast shape.
+    """
+    keys = (*key, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(key[0], key[1]), _word(0x1BD11BDA)))
+    a, b = counter[0] + keys[0], counter[1] + keys[1]
+    a, b = a + tf.zeros_like(b), b + tf.zeros_like(a)
+    for group in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            a += b
+            turned = tf.bitwise.bitwise_or(
+                tf.bitwise.left_shift(b, _word(turn)), tf.bitwise.right_shift(b, _word(32 - turn))
+            )
+            b = tf.bitwise.bitwise_xor(turned, a)
+        a += keys[(group + 1) % 3]
+        b += keys[(group + 2) % 3] + _word(group + 1)
+    return a, b
+
+
+def _word(value: Any) -> Tensor:
+    return tf.cast(value, tf.uint32)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from charlm.config import SampleConfig
 from charlm.errors import UsageError
-from charlm.sampling import NEUTRAL, SAMPLERS, draw, restrict, settings_of
+from charlm.sampling import NEUTRAL, SAMPLERS, draw, restrict, settings_of, threefry
 
 B, V = 3, 9
 INF = float("inf")
@@ -296,9 +296,24 @@ def test_what_is_excluded_is_never_drawn(kept, seeds, position):
     assert kept[draw(logits, tf.constant(seeds), tf.constant(position)).numpy()].all()
 
 
-def test_what_is_excluded_is_not_drawn_even_where_the_random_bits_are_all_zero():
-    size, seed, position = 114_907, 20, 0  # the last of so many uniform numbers is exactly 0 there
-    uniform = tf.random.stateless_uniform((size,), [seed, position], alg="philox")
-    assert uniform[-1] == 0
-    logits = tf.concat([tf.fill((1, size - 1), -INF), [[0.0]]], 1)
-    assert draw(logits, tf.constant([seed]), tf.constant(position)).numpy().tolist() == [size - 1]
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((2**32 - 1, 2**32 - 1), (2**32 - 1, 2**32 - 1), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_random_bits_are_the_published_ones_in_every_engine(key, counter, expected, compiled):
+    """The known answers that the authors publish with their Random123 library."""
+    engine = tf.function(threefry, jit_compile=True) if compiled else threefry
+    words = [tuple(tf.constant([word], tf.uint32) for word in pair) for pair in (key, counter)]
+    assert tuple(int(word[0]) for word in engine(*words)) == expected
+
+
+def test_a_draw_is_the_same_in_a_compiled_graph():
+    logits = tf.constant(np.random.default_rng(0).normal(size=(3, 20)), tf.float32)
+    compiled = tf.function(draw, jit_compile=True)
+    for position in tf.range(50):
+        assert (draw(logits, SEEDS, position).numpy() == compiled(logits, SEEDS, position).numpy()).all()
