@@ -3,7 +3,7 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
-.PHONY: demo test lint resume-proof quality proofs clean
+.PHONY: demo test resume-proof quality proofs bench small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	$(CHARLM) train $(CORPUS) --minutes 2
@@ -24,6 +24,13 @@ quality: $(VENV)/.installed $(CORPUS)  ## what CORPUS reaches in so many minutes
 proofs: $(VENV)/.installed-dev $(CORPUS)  ## docs/proofs.md: both of these, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py $(CORPUS)
 
+bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
+	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
+
+small-model: $(VENV)/.installed $(CORPUS)  ## models/pydocs-small, trained anew
+	rm -rf models/pydocs-small
+	$(VENV)/bin/python benchmarks/small_model.py $(CORPUS) 3
+
 data/pydocs.txt: | $(VENV)/.installed
 	$(CHARLM) corpus pydocs $@
 
@@ -34,6 +41,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable '.[bench]'
 	touch $@
 
 clean:  ## the environment and caches; trained models stay

@@ -2,8 +2,9 @@
 
 python benchmarks/contenders.py NAME JOB CELL PRECISION UNITS LAYERS SIZE...
 
-SIZE is lanes and window for `train`, samples for `generate`. Prints a line when warm; then takes lines with a number
-of seconds, repeats its unit of work for that long, and answers each with the median of symbols per second.
+SIZE is lanes and window for `train`, samples for `generate`, columns for `products`, bytes for `reads`. Prints a line
+when warm; then takes lines with a number of seconds, repeats its unit of work for that long, and answers each with the
+median rate: symbols per second, floating-point operations for `products`, bytes for `reads`.
 
 One training step is forward, backward through the window, clipping by global norm, and Adam, with the state carried;
 65 symbols, no dropout. Generating draws every symbol from the softmax at temperature 0.8.
@@ -16,23 +17,26 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 VOCABULARY = 65
 GENERATED = 512  # symbols of a row in one unit of work
 
+Work: TypeAlias = tuple[Callable[[], object], int]  # what is timed, and how much it does
 
-def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+
+def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Work:
     import numpy as np
 
     from charlm.config import ModelConfig, TrainConfig
-    from charlm.runtime import lane_groups, start_tensorflow
+    from charlm.runtime import choose_precision, lane_groups, start_tensorflow
 
     start_tensorflow(side_by_side=True)
     from charlm.model import build_model
     from charlm.tbptt import Trainer
 
     config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
-    model = build_model(config, precision=precision)
+    model = build_model(config, precision=choose_precision(precision))
     trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), lane_groups(lanes, layers))
     x, y = (np.random.default_rng(n).integers(0, VOCABULARY, (window, lanes)).astype(np.int32) for n in range(2))
     state = [model.initial_state(lanes)]
@@ -42,10 +46,10 @@ def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int,
         float(update.nats_sum)
         state[0] = update.state
 
-    return step
+    return step, lanes * window
 
 
-def charlm_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Callable[[], None]:
+def charlm_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Work:
     import numpy as np
 
     from charlm.config import ModelConfig, SampleConfig
@@ -56,17 +60,52 @@ def charlm_generate(cell: str, precision: str, units: int, layers: int, samples:
     from charlm.model import build_model
 
     config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
-    sample = SampleConfig(temperature=0.8, length=GENERATED, samples=samples)
-    generator = Generator(build_model(config, precision=precision), sample, np.zeros(0, np.int32))
+    sample = SampleConfig(temperature=0.8, length=GENERATED, samples=samples, precision=precision)
+    generator = Generator(build_model(config), sample, np.zeros(0, np.int32))
 
     def step() -> None:
         for _ in generator.stream([0], GENERATED, range(samples)):
             pass
 
-    return step
+    return step, samples * GENERATED
 
 
-def torch_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+def charlm_products(cell: str, precision: str, units: int, layers: int, columns: int) -> Work:
+    """Large products, [2048, 512] by [512, columns], as many at a time as there are cores."""
+    from charlm.runtime import choose_precision, cores, start_tensorflow
+
+    start_tensorflow(side_by_side=True)
+    import tensorflow as tf
+
+    dtype = choose_precision(precision)
+    pairs = [
+        (tf.cast(tf.random.normal((2048, 512)), dtype), tf.cast(tf.random.normal((512, columns)), dtype))
+        for _ in range(cores())
+    ]
+    products = tf.function(lambda: tf.add_n([tf.matmul(a + tf.zeros((), dtype), b)[0, 0] for a, b in pairs]))
+    return lambda: float(products()), 2 * 2048 * 512 * columns * cores()
+
+
+def charlm_reads(cell: str, precision: str, units: int, layers: int, size: int) -> Work:
+    """Reads a buffer over and over, with the threads that generating has."""
+    from charlm.runtime import start_tensorflow
+
+    start_tensorflow()
+    import tensorflow as tf
+
+    buffer, times = tf.random.normal((size // 4 // 512, 512)), 64
+
+    @tf.function(jit_compile=True)
+    def read(v: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(times):
+            v = tf.matmul(buffer, v)[:512] * 1e-3
+        return v
+
+    v = tf.ones((512, 1))
+    return lambda: read(v).numpy(), times * 4 * 512 * buffer.shape[0]
+
+
+def torch_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Work:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -89,10 +128,10 @@ def torch_train(cell: str, precision: str, units: int, layers: int, lanes: int, 
         carried[0] = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
         loss.item()
 
-    return step
+    return step, lanes * window
 
 
-def torch_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Callable[[], None]:
+def torch_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Work:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -109,10 +148,10 @@ def torch_generate(cell: str, precision: str, units: int, layers: int, samples: 
             probabilities = torch.softmax(projection(hidden[0]).float() / 0.8, -1)
             symbols = torch.multinomial(probabilities, 1).T
 
-    return step
+    return step, samples * GENERATED
 
 
-def keras_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Callable[[], None]:
+def keras_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Work:
     import keras
     import numpy as np
     import tensorflow as tf
@@ -137,15 +176,14 @@ def keras_train(cell: str, precision: str, units: int, layers: int, lanes: int, 
         adam.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss
 
-    return lambda: train().numpy()
+    return lambda: train().numpy(), lanes * window
 
 
 def main() -> None:
     name, job, cell, precision, *given = sys.argv[1:]
     units, layers, *size = map(int, given)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    step = globals()[f"{name}_{job}"](cell, precision, units, layers, *size)
-    symbols = size[0] * (size[1] if job == "train" else GENERATED)
+    step, amount = globals()[f"{name}_{job}"](cell, precision, units, layers, *size)
     for _ in range(3 if job == "train" else 1):
         step()
     print("warm", flush=True)
@@ -155,7 +193,7 @@ def main() -> None:
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
-        print(symbols / statistics.median(times), flush=True)
+        print(amount / statistics.median(times), flush=True)
 
 
 if __name__ == "__main__":

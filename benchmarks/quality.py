@@ -20,22 +20,34 @@ def evaluated(models: str, *options: str) -> dict:
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
+def reached(corpus: str | Path, *options: str) -> dict:
+    """The seconds of one whole `charlm train` with these options, and what the model it kept scores."""
+    with tempfile.TemporaryDirectory() as models:
+        start = time.monotonic()
+        subprocess.run([CHARLM, "train", str(corpus), *options, "--models", models], check=True)
+        seconds = time.monotonic() - start
+        model = json.loads(next(Path(models).glob("*/config.json")).read_text())["config"]["model"]
+        carried, cold = evaluated(models), evaluated(models, "--cold", "256")
+    return {
+        "seconds": seconds,
+        "model": f"{model['cell']} {model['units']} x {model['layers']}",
+        "carried": carried["nats_per_symbol"],
+        "bits_per_char": carried["bits_per_char"],
+        "cold": cold["nats_per_symbol"],
+        "symbols": carried["symbols"],
+    }
+
+
 def main() -> None:
     corpus, *given = sys.argv[1:]
     print(heading("make quality CORPUS=file"))
     print("| --minutes | seconds, whole command | model | nats, carried | bpc, carried | nats, cold:256 | symbols |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for minutes in given or ["2"]:
-        with tempfile.TemporaryDirectory() as models:
-            start = time.monotonic()
-            subprocess.run([CHARLM, "train", corpus, "--minutes", minutes, "--models", models], check=True)
-            seconds = time.monotonic() - start
-            config = json.loads(next(Path(models).glob("*/config.json")).read_text())["config"]["model"]
-            carried, cold = evaluated(models), evaluated(models, "--cold", "256")
+        r = reached(corpus, "--minutes", minutes)
         print(
-            f"| {minutes} | {seconds:.1f} | {config['cell']} {config['units']} x {config['layers']} "
-            f"| {carried['nats_per_symbol']:.4f} | {carried['bits_per_char']:.4f} | {cold['nats_per_symbol']:.4f} "
-            f"| {carried['symbols']} |",
+            f"| {minutes} | {r['seconds']:.1f} | {r['model']} | {r['carried']:.4f} | {r['bits_per_char']:.4f} "
+            f"| {r['cold']:.4f} | {r['symbols']} |",
             flush=True,
         )
 

@@ -158,6 +158,8 @@ class Checkpoint:
     def arrays(self, name: str) -> Arrays:
         """The arrays in `weights.safetensors` or `training.safetensors`."""
         path = self.path / f"{name}.safetensors"
+        if name == "training" and not path.exists():
+            raise ModelError(f"{self.path}: was published without its training state, so it cannot be resumed")
         try:
             with safetensors.safe_open(path, "np") as file:
                 found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -167,6 +169,17 @@ class Checkpoint:
         if foreign := [key for key, array in found.items() if array.dtype.isbuiltin != 1]:
             raise ModelError(f"{path}: {foreign[0]} is of a type that charlm does not write")
         return found
+
+    def publish(self, place: Path) -> Checkpoint:
+        """Makes a run directory of this checkpoint alone, without what only resuming needs.
+
+        Raises:
+            CharlmError: the disk is full or refuses.
+        """
+        run = Run.create(place, self.record)
+        left = {"MANIFEST.json", "training.safetensors"}
+        contents = {file.name: file.read_bytes() for file in self.path.iterdir() if file.name not in left}
+        return run.write(self.step, contents)
 
 
 class Run:
@@ -252,17 +265,37 @@ class Run:
         Raises:
             CharlmError: the disk is full or refuses.
         """
+        saved = self.write(
+            step,
+            {
+                "config.json": (self.path / "config.json").read_bytes(),
+                tokenizer.file_name: tokenizer.content(),
+                "weights.safetensors": safetensors.numpy.save(weights),
+                "training.safetensors": safetensors.numpy.save(training),
+                "progress.json": _json(progress, indent=2),
+            },
+        )
+        checkpoints = self.checkpoints()
+        done = [c for c in checkpoints if c.step <= step]
+        # Later ones are damaged: a run goes on from the last whole one.
+        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step != progress["best"]):
+            shutil.rmtree(old.path)
+        return saved
+
+    def write(self, step: int, contents: Mapping[str, bytes]) -> Checkpoint:
+        """Writes a checkpoint's files and their manifest: beside its place, synced, then renamed.
+
+        Raises:
+            CharlmError: the disk is full or refuses.
+        """
         place = self.path / "checkpoints" / f"step-{step:08}"
         beside = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             for left in place.parent.glob(".step-*"):
                 shutil.rmtree(left)
             beside.mkdir()
-            _write(beside / "config.json", (self.path / "config.json").read_bytes())
-            _write(beside / tokenizer.file_name, tokenizer.content())
-            _write(beside / "weights.safetensors", safetensors.numpy.save(weights))
-            _write(beside / "training.safetensors", safetensors.numpy.save(training))
-            write_json(beside / "progress.json", progress)
+            for name, content in contents.items():
+                _write(beside / name, content)
             files = {file.name: _entry(file) for file in sorted(beside.iterdir())}
             write_json(beside / "MANIFEST.json", {"files": files, "digest": _own_digest(files)})
             _sync_directory(beside)
@@ -273,11 +306,6 @@ class Run:
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
-        checkpoints = self.checkpoints()
-        done = [c for c in checkpoints if c.step <= step]
-        # Later ones are damaged: a run goes on from the last whole one.
-        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step != progress["best"]):
-            shutil.rmtree(old.path)
         return Checkpoint(place, step)
 
     def last(self) -> Checkpoint | None:

@@ -182,6 +182,7 @@ class SampleConfig(Strict):
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None  # a random one, reported, if None
+    precision: str = "float32"  # of products' operands
 
     def __post_init__(self) -> None:
         _check("length", self.length, self.length >= 0, "at least 0")
@@ -194,12 +195,14 @@ class SampleConfig(Strict):
         _check("repetition_penalty", self.repetition_penalty, 1 <= self.repetition_penalty <= 1e6, "from 1 to 1000000")
         _check("stop", self.stop, all(self.stop), "texts that are not empty")
         _check("seed", self.seed, self.seed is None or 0 <= self.seed < 2**31, "from 0 to 2147483647")
+        _check("precision", self.precision, self.precision in SAMPLE_PRECISIONS, "float32 or bfloat16")
 
 
 CELL_NAMES = ("lstm", "gru", "rnn")
 TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
 OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SAMPLE_PRECISIONS = ("float32", "bfloat16")
 LENGTHS = ("epochs", "steps", "minutes")
 
 
@@ -224,28 +227,59 @@ class Preset:
     tables: Tables
 
 
-def _preset(
-    purpose: str, units: int, layers: int, dropout: float, lanes: int, bptt: int, rate: float, minutes: float
-) -> Preset:
-    model = {"cell": "lstm", "units": units, "layers": layers, "dropout": dropout}
-    train = {"lanes": lanes, "bptt": bptt, "learning_rate": rate, "minutes": minutes}
-    return Preset(purpose, {"model": model, "train": train})
+def _preset(purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any]) -> Preset:
+    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}})
 
 
 PRESETS = {
-    "tiny": _preset("texts under 200 KB; a minute", 128, 1, 0.0, 16, 64, 5e-3, 1.0),
-    "small": _preset("texts of about 1 MB; two minutes on a laptop", 256, 1, 0.0, 64, 64, 5e-3, 2.0),
-    "medium": _preset("texts of several MB; twenty minutes", 512, 1, 0.2, 64, 128, 3e-3, 20.0),
-    "large": _preset("texts over 40 MB, or a GPU; two hours", 512, 2, 0.1, 64, 128, 2e-3, 120.0),
+    "tiny": _preset(
+        "LSTM 128 x 1; texts under 200 KB; a minute",
+        1.0,
+        {"units": 128, "layers": 1},
+        {"lanes": 16, "bptt": 64, "learning_rate": 5e-3},
+    ),
+    "small": _preset(
+        "LSTM 256 x 1; texts of about 1 MB; two minutes on a laptop",
+        2.0,
+        {"units": 256, "layers": 1},
+        {"lanes": 64, "bptt": 64, "learning_rate": 5e-3},
+    ),
+    "medium": _preset(
+        "LSTM 512 x 1 with dropout; texts of several MB; ten minutes",
+        10.0,
+        {"units": 512, "layers": 1, "embedding": 128, "dropout": 0.5},
+        {"lanes": 64, "bptt": 64, "learning_rate": 4e-3, "weight_decay": 0.1},
+    ),
+    "large": _preset(
+        "LSTM 512 x 2; texts over 40 MB, or a GPU; two hours",
+        120.0,
+        {"units": 512, "layers": 2, "embedding": 128, "dropout": 0.1},
+        {"lanes": 64, "bptt": 128, "learning_rate": 2e-3},
+    ),
+    "enwik8": Preset(
+        "LSTM 1840 x 3 on bytes, 50 epochs, as published for the 100 MB of enwik8 (Merity et al. 2018); a GPU",
+        {
+            "model": {"units": 1840, "layers": 3, "embedding": 400, "dropout": 0.1},
+            "data": {"tokenizer": "byte", "split": (0.9, 0.05, 0.05)},
+            "train": {"lanes": 128, "bptt": 200, "learning_rate": 1e-3, "weight_decay": 1.2e-6, "epochs": 50},
+        },
+    ),
 }
+LONGER = 4  # times a preset's own minutes: from there on the next one scores better
 
 
-def choose_preset(chars: int, gpu: bool) -> tuple[str, str]:
-    """The preset for a corpus of so many characters on this hardware, and why."""
-    names = list(PRESETS)
+def choose_preset(chars: int, gpu: bool, minutes: float | None = None) -> tuple[str, str]:
+    """The preset for a corpus of so many characters on this hardware, in so many minutes if given, and why."""
+    names = ["tiny", "small", "medium", "large"]
     size = next((n for n, most in enumerate((200_000, 4_000_000, 40_000_000)) if chars < most), 3)
-    index = min(size + gpu, len(names) - 1)
-    return names[index], f"{chars:,} characters of text, {'a GPU' if gpu else 'no GPU'}"
+    index, why = min(size + gpu, 3), f"{chars:,} characters of text, {'a GPU' if gpu else 'no GPU'}"
+    if minutes is not None:
+        why += f", {minutes:g} minutes"
+        while index < 3 and minutes >= LONGER * PRESETS[names[index]].tables["train"]["minutes"]:
+            index += 1
+        while index and minutes <= PRESETS[names[index]].tables["train"]["minutes"] / LONGER:
+            index -= 1
+    return names[index], why
 
 
 def read_toml(path: Path) -> Tables:

@@ -35,7 +35,7 @@ def score_ids(
         DataError: fewer than two symbols.
     """
     if len(ids) < 2:
-        raise DataError(f"the {split} split has {len(ids)} symbols; at least two are needed to predict one")
+        raise DataError(f"symbols in the {split} split: {len(ids)}; at least two are needed to predict one")
     start, nats_sum, symbols, state = time.monotonic(), 0.0, 0, None
     for piece in carried_pieces(ids) if cold is None else cold_pieces(ids, cold):
         if state is None or piece.cleared.all():

@@ -29,13 +29,12 @@ class Rows(NamedTuple):
     """Where B samples stand between chunks."""
 
     logits: Tensor  # [B, V] of the next symbol
-    state: ModelState
+    state: ModelState  # as columns, each [H, B]
     recent: Tensor  # [B, RECENT] the last ids, -1 before the first
     position: Tensor  # symbols drawn so far; below 0 in the prompt
 
 
-@kernel
-def advance(
+def _advance(
     decoder: Decoder,
     rows: Rows,
     count: Tensor,
@@ -44,7 +43,7 @@ def advance(
     settings: dict[str, Setting],
     blocked: Tensor,
 ) -> tuple[Tensor, Tensor, Rows]:
-    """Some symbols of every row, in one compiled loop.
+    """Some symbols of every row, in one loop.
 
     Args:
         decoder: the model.
@@ -61,12 +60,8 @@ def advance(
     """
 
     def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
-        logits = tf.where(blocked, float("-inf"), rows.logits)
-        drawn = draw(restrict(logits, settings, rows.recent), seeds, rows.position)
-        symbol = tf.where(forced[t] >= 0, forced[t], drawn)
-        cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, rows.logits)
-        logits, state = decoder.step(symbol, rows.state)
-        recent = tf.concat([rows.recent[:, 1:], symbol[:, None]], 1)
+        symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
+        logits, state = decoder.step_columns(symbol, rows.state)
         return t + 1, Rows(logits, state, recent, rows.position + 1), ids.write(t, symbol), nats.write(t, cost)
 
     shape = rows.logits.shape[:1]
@@ -75,12 +70,34 @@ def advance(
     return ids.stack(), nats.stack(), rows
 
 
+@kernel
+def _chosen(
+    logits: Tensor,
+    recent: Tensor,
+    position: Tensor,
+    forced: Tensor,
+    seeds: Tensor,
+    settings: dict[str, Setting],
+    blocked: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every row's next symbol, its nats, and the recent ids with it."""
+    allowed = tf.where(blocked, float("-inf"), logits)
+    drawn = draw(restrict(allowed, settings, recent), seeds, position)
+    symbol = tf.where(forced >= 0, forced, drawn)
+    cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, logits)
+    return symbol, cost, tf.concat([recent[:, 1:], symbol[:, None]], 1)
+
+
+# In float32 the whole loop is one compiled kernel. XLA has no bfloat16 products of the processor's, TensorFlow has.
+ADVANCE = {"float32": kernel(_advance), "bfloat16": tf.function(_advance, autograph=False)}
+
+
 class Generator:
     """A model with one set of sampler settings; ids in, ids out."""
 
     def __init__(self, model: CharLM, config: SampleConfig, blocked: npt.NDArray[np.int32]) -> None:
         """`blocked` are ids that are never drawn, such as the unknown symbol."""
-        self.model = model
+        self.model, self.precision = model, config.precision
         self.settings = {name: tf.constant(value) for name, value in settings_of(config).items()}
         self._blocked = tf.constant(np.isin(np.arange(model.config.vocabulary), blocked))
 
@@ -88,7 +105,7 @@ class Generator:
         """Rows before a prompt of that many symbols."""
         return Rows(
             tf.zeros((rows, self.model.config.vocabulary)),
-            self.model.initial_state(rows),
+            tf.nest.map_structure(tf.transpose, self.model.initial_state(rows)),
             tf.fill((rows, RECENT), -1),
             tf.constant(-prompt),
         )
@@ -100,7 +117,8 @@ class Generator:
 
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
-        decoder, rows = Decoder.of(self.model), self.start(len(prompt), len(seeds))
+        advance, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
+        rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
         forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)
         forced[: len(prompt)] = prompt

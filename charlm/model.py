@@ -19,7 +19,7 @@ import tensorflow as tf
 from charlm.cells import CELLS, State, Tensor
 from charlm.config import ModelConfig
 from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll
-from charlm.runtime import on_gpu
+from charlm.runtime import kernel, on_gpu
 
 ModelState: TypeAlias = tuple[State, ...]
 
@@ -197,46 +197,49 @@ class CharLM(keras.Model):
         return (sequence,), tuple(carried)
 
 
-class DecoderLayer(NamedTuple):
-    """One layer's weights, transposed."""
-
-    kernel: Tensor  # [G, E]
-    recurrent_kernel: Tensor  # [G, H]
-    bias: Tensor  # [G, 1]
-    recurrent_bias: Tensor | None  # [G, 1], GRU
-
-
 class Decoder(NamedTuple):
     """A model made ready to go one symbol at a time: no loop, no gradient, no dropout; a tree that graphs can take."""
 
     cell: str
     table: Tensor  # [V, G], what each symbol adds to the first layer's gates
-    layers: tuple[DecoderLayer, ...]
+    layers: tuple[Operands, ...]
     projection: Tensor  # [V, H]
     bias: Tensor  # [V, 1]
 
     @classmethod
-    def of(cls, model: CharLM) -> Decoder:
-        """Takes the weights that the model has now."""
-        ready = [Operands.of(model._layer_weights(n)) for n in range(model.config.layers)]
-        layers = (DecoderLayer(r.kernel_t, r.recurrent_kernel_t, r.bias, r.recurrent_bias) for r in ready)
-        table = tf.matmul(model.embedding, ready[0].kernel)
+    def of(cls, model: CharLM, precision: str | None = None) -> Decoder:
+        """Takes the weights that the model has now; `precision` is of the recurrent layers' products."""
+        dtype = None if precision is None else tf.as_dtype(precision)
+        weights = [model._layer_weights(n) for n in range(model.config.layers)]
+        table = tf.matmul(model.embedding, weights[0].kernel)
         projection = tf.transpose(model._projection())
-        return cls(model.cell.name, table, tuple(layers), projection, model.bias[:, None])
+        layers = tuple(Operands.of(w, dtype) for w in weights)
+        return cls(model.cell.name, table, layers, projection, model.bias[:, None])
 
     def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
-        below, after = None, []
-        for layer, layer_state in zip(self.layers, state, strict=True):
-            projected = tf.transpose(tf.gather(self.table, ids)) if below is None else tf.matmul(layer.kernel, below)
-            columns = tuple(map(tf.transpose, layer_state))
-            recurrent = tf.matmul(layer.recurrent_kernel, columns[0])
-            if layer.recurrent_bias is not None:
-                recurrent += layer.recurrent_bias
-            columns, _ = CELLS[self.cell].forward(projected + layer.bias, recurrent, columns)
-            below = columns[0]
-            after.append(tuple(map(tf.transpose, columns)))
-        return tf.transpose(tf.matmul(self.projection, below) + self.bias), tuple(after)
+        logits, columns = self.step_columns(ids, tf.nest.map_structure(tf.transpose, state))
+        return logits, tf.nest.map_structure(tf.transpose, columns)
+
+    def step_columns(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """`step` with every state as columns, [H, B]."""
+        after: list[State] = []
+        projected, precision = tf.transpose(tf.gather(self.table, ids)), self.layers[0].kernel.dtype
+        for n, (layer, columns) in enumerate(zip(self.layers, state, strict=True)):
+            if n:
+                projected = tf.matmul(layer.kernel_t, tf.cast(after[-1][0], precision))
+            recurrent = tf.matmul(layer.recurrent_kernel_t, tf.cast(columns[0], precision))
+            biases = (layer.bias,) if layer.recurrent_bias is None else (layer.bias, layer.recurrent_bias)
+            after.append(_decoded(self.cell, projected, recurrent, columns, biases))
+        return tf.transpose(tf.matmul(self.projection, after[-1][0]) + self.bias), tuple(after)
+
+
+@kernel
+def _decoded(cell: str, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...]) -> State:
+    """The state after one step from the products W'x and U'h, and the state before."""
+    projected, recurrent = (tf.cast(product, biases[0].dtype) for product in (projected, recurrent))
+    recurrent = recurrent + biases[1] if len(biases) == 2 else recurrent
+    return CELLS[cell].forward(projected + biases[0], recurrent, state)[0]
 
 
 def build_model(

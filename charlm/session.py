@@ -75,7 +75,7 @@ def open_session(
     corpus = read(paths, resolve(request.settings).data, reading(paths))
     preset, choice = request.preset, f"preset {request.preset}"
     if preset is None:
-        preset, why = choose_preset(corpus.chars, gpu_present())
+        preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
     config = resolve(PRESETS[preset].tables, request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))

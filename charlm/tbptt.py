@@ -22,14 +22,12 @@ from charlm.model import CharLM, ModelState
 from charlm.recurrence import Blocks
 from charlm.runtime import kernel
 
-FLOAT16_LOSS_SCALE = 1024.0
-
 
 class Update(NamedTuple):
     """What one update did."""
 
     nats_sum: Tensor  # over the scored symbols
-    gradient_norm: Tensor  # global, of the gradient of nats per scored symbol, before clipping
+    gradient_norm: Tensor  # global, of the gradient of nats per scored symbol, before clipping; 0 if it was skipped
     state: ModelState  # the next window's
 
 
@@ -51,7 +49,10 @@ def scheduled_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def build_optimizer(config: TrainConfig, model: CharLM) -> Any:
-    """AdamW (Loshchilov and Hutter 2019), SGD with Nesterov momentum, or RMSprop; biases and embedding do not decay."""
+    """AdamW (Loshchilov and Hutter 2019), SGD with Nesterov momentum, or RMSprop; biases and embedding do not decay.
+
+    In float16 the loss is scaled, and an update whose gradient overflows is skipped (Micikevicius et al. 2018).
+    """
     rate, decay = config.learning_rate, config.weight_decay
     match config.optimizer:
         case "adamw":
@@ -61,6 +62,8 @@ def build_optimizer(config: TrainConfig, model: CharLM) -> Any:
         case "rmsprop":
             optimizer = keras.optimizers.RMSprop(rate, rho=0.95, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_list=[v for n, v in model.named_weights().items() if "kernel" not in n])
+    if model.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -76,7 +79,6 @@ class Trainer:
     def __init__(self, model: CharLM, config: TrainConfig, groups: int) -> None:
         self.model, self.config, self.groups = model, config, groups
         self.optimizer = build_optimizer(config, model)
-        self._loss_scale = FLOAT16_LOSS_SCALE if model.precision == "float16" else 1.0
 
     def __call__(self, x: Any, y: Any, state: ModelState, scored: int, learning_rate: float, seed: Any) -> Update:
         """One update.
@@ -95,6 +97,8 @@ class Trainer:
     def _train(self, x: Tensor, y: Tensor, state: ModelState, seed: Tensor, scored: Tensor) -> Update:
         k2, lanes = x.shape
         variables = self.model.trainable_variables
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        scale = tf.identity(self.optimizer.dynamic_scale) if scaled else 1.0
         counted = tf.broadcast_to((tf.range(k2) >= k2 - scored)[:, None], (k2, lanes // self.groups))
         parts = []
         for g, (x_g, y_g, state_g) in enumerate(_grouped(self.groups, (x, y), state)):
@@ -103,11 +107,14 @@ class Trainer:
                     x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g)
                 )
                 nats_sum = _counted_nats(logits, y_g, counted)
-                loss = nats_sum * self._loss_scale / tf.cast(scored * lanes, nats_sum.dtype)
+                loss = nats_sum * scale / tf.cast(scored * lanes, nats_sum.dtype)
             parts.append((nats_sum, tape.gradient(loss, variables), after))
         sums, gradients, after = zip(*parts, strict=True)
-        total = [tf.add_n(list(map(tf.convert_to_tensor, g))) / self._loss_scale for g in zip(*gradients, strict=True)]
+        total = [tf.add_n(list(map(tf.convert_to_tensor, g))) / scale for g in zip(*gradients, strict=True)]
         clipped, norm = tf.clip_by_global_norm(total, self.config.clip)
+        if scaled:  # the optimizer looks for an overflow, and unscales
+            clipped = [g * scale for g in clipped]
+            norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         self.optimizer.apply(clipped, variables)
         return Update(tf.add_n(sums), norm, _joined(list(after)))
 

@@ -24,7 +24,7 @@ from charlm.model import ModelState, build_model
 from charlm.runtime import choose_precision, threads
 from charlm.score import Score
 from charlm.session import Session
-from charlm.streams import Cursor, Ids
+from charlm.streams import Cursor, Ids, Window
 from charlm.tbptt import Evaluator, Trainer, scheduled_rate
 
 EVALUATIONS = 8  # in a run, unless --evaluate-every says otherwise or --minutes leaves no time for them
@@ -67,6 +67,7 @@ class Training:
         self.generator = Generator(self.model, self.sampling, self.data.tokenizer.blocked)
         self.validated = self.data.valid[: VALIDATION_SYMBOLS + 1]
         self.step, self.cursor, self.state = 0, Cursor(), self.model.initial_state(train.lanes)
+        self.ahead: Window | None = None  # the next update's
         self.best: int | None = None
         self.best_nats: float | None = None
         self.stale, self.finished, self.before = 0, False, 0.0
@@ -204,9 +205,10 @@ class Training:
         train = self.config.train
         if self.cursor.window == 0:
             self.state = self.model.initial_state(train.lanes)
-        window = self.lanes.window(self.cursor)
+        window = self.ahead or self.lanes.window(self.cursor)
         rate = scheduled_rate(train, self.step, self.steps or 10**9)
         update = self.trainer(window.x, window.y, self.state, window.scored, rate, (train.seed, self.step))
+        self.ahead = self.lanes.window(self.lanes.after(self.cursor))  # while a GPU computes
         scored = window.scored * train.lanes
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
         self._check_finite(self.step + 1, loss=nats, gradient_norm=norm)

@@ -97,6 +97,17 @@ def test_a_checkpoint_has_all_it_needs(run):
     assert checkpoint.progress() == {"step": 30, "best": 20}
 
 
+def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, tmp_path):
+    published = run.pick("best").publish(tmp_path / "elsewhere" / "one")
+    shipped = Run(tmp_path / "elsewhere" / "one")
+    assert shipped.pick("best") == published
+    assert {file.name for file in published.path.iterdir()} == FILES - {"training.safetensors"} | {"MANIFEST.json"}
+    assert (shipped.record, published.record, published.config()) == (RECORD, RECORD, CONFIG)
+    assert published.arrays("weights")["embedding"][0, 0] == 20
+    with pytest.raises(ModelError, match="without its training state"):
+        published.arrays("training")
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokenizers_round_trip(name, tmp_path):
     tokenizer = TOKENIZERS[name].train(lambda: iter(["What is so, is so.\n" * 20]), 280)

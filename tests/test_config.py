@@ -115,15 +115,27 @@ def test_a_length_of_training_replaces_another_kind_of_length(below, above):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_configurations_that_say_how_long(name):
-    assert resolve(PRESETS[name].tables).train.minutes > 0
+    train = resolve(PRESETS[name].tables).train
+    assert train.minutes or train.epochs
 
 
 def test_a_larger_text_never_gets_a_smaller_preset():
     names = list(PRESETS)
     for gpu in (False, True):
-        chosen = [names.index(choose_preset(10**n, gpu)[0]) for n in range(11)]
+        for minutes in (None, 0.1, 1.0, 30.0):
+            chosen = [names.index(choose_preset(10**n, gpu, minutes)[0]) for n in range(11)]
+            assert chosen == sorted(chosen)
+            if minutes is None:
+                assert set(chosen) == {1, 2, 3} if gpu else {0, 1, 2, 3}
+            assert names.index("enwik8") not in chosen
+
+
+def test_more_minutes_never_get_a_smaller_preset():
+    names = list(PRESETS)
+    for chars in (10**5, 10**6, 10**7, 10**8):
+        chosen = [names.index(choose_preset(chars, False, 0.1 * 2**n)[0]) for n in range(14)]
         assert chosen == sorted(chosen)
-        assert set(chosen) == set(range(gpu, len(names))) if gpu else chosen[0] == 0
+        assert len(set(chosen)) > 2
 
 
 def test_toml_is_read_or_refused_by_name(tmp_path):

@@ -128,6 +128,19 @@ def test_nats_are_the_models_own_before_any_sampler(cell):
         assert np.allclose(nats[:, row], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_bfloat16_operands_stay_near_and_write_one_text_for_a_seed():
+    """The same draws from logits that are a little off: the text is the same until one of them decides."""
+    model = random_model("lstm")
+    low, exact = (Generator(model, SampleConfig(precision=p), np.array([0])) for p in ("bfloat16", "float32"))
+    prompt = np.random.default_rng(0).integers(1, 13, 300).tolist()
+    (ids, nats), (again, _), (expected, exact_nats) = (
+        ids_and_nats(g, prompt, 40, [3, 4, 5]) for g in (low, low, exact)
+    )
+    assert (ids == again).all()
+    assert (ids[0] == expected[0]).all()
+    assert 0 < np.abs(nats[0] - exact_nats[0]).max() < 0.1
+
+
 def test_every_symbol_is_the_draw_after_the_samplers_have_seen_what_came_last():
     model, prompt, length = random_model(), [1, 2, 3], 90
     config = SampleConfig(temperature=0.9, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=6.0)

@@ -95,6 +95,31 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before():
     assert moved == pytest.approx(0.1 * 1e-3 * 1.9, rel=1e-6)  # rate, norm, Nesterov's first step (1 + 0.9)
 
 
+def test_float16_scales_its_loss_and_skips_an_update_that_overflows():
+    """On Keras' layers, which a GPU runs; here they run on the processor."""
+    logs = []
+    for precision in ("float32", "float16"):
+        config = ModelConfig(cell="gru", layers=2, units=16, vocabulary=13)
+        model = build_model(config, engine="keras", precision=precision)
+        trainer = Trainer(model, TrainConfig(bptt=12, lanes=4), 1)
+        windows, cursor, state, log = Lanes(IDS, 4, 12, 12, 1), Cursor(), model.initial_state(4), []
+        for n in range(5):
+            w = windows.window(cursor)
+            update = trainer(w.x, w.y, state, w.scored, 0.01, (1, n))
+            log.append((float(update.nats_sum), float(update.gradient_norm)))
+            cursor, state = windows.after(cursor), update.state
+        logs.append(log)
+    assert np.allclose(*logs, rtol=0.01)
+    assert not np.array_equal(*logs)
+    before = [v.numpy() for v in trainer.model.weights]
+    trainer.optimizer.dynamic_scale.assign(2.0**120)
+    skipped = trainer(w.x, w.y, state, w.scored, 0.01, (1, 9))
+    assert math.isfinite(float(skipped.nats_sum))
+    assert float(skipped.gradient_norm) == 0
+    assert float(trainer.optimizer.dynamic_scale) == 2.0**119
+    assert all(np.array_equal(a, b) for a, b in zip(before, trainer.model.weights, strict=True))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
 def test_it_learns_a_sequence_that_has_a_rule(optimizer):
     ids = np.tile(np.arange(13), 200)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from charlm.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, TOKENIZER_NAMES, Tables
+from charlm.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SAMPLE_PRECISIONS, TOKENIZER_NAMES, Tables
 from charlm.errors import UsageError
 
 Command = Callable[..., Any]
@@ -111,6 +111,12 @@ SAMPLING = [
     Setting("sample", "repetition_penalty", float, "Divide by this the probability of the last 64 symbols [1: off]."),
     Setting("sample", "stop", str, "Stop before this text; may be given several times.", multiple=True),
     Setting("sample", "seed", int, "The same seed gives the same text [random]."),
+    Setting(
+        "sample",
+        "precision",
+        click.Choice(SAMPLE_PRECISIONS),
+        "Operands of matrix products [float32; bfloat16 writes many samples faster].",
+    ),
 ]
 
 
