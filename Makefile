@@ -3,7 +3,7 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
-.PHONY: demo test resume-proof quality proofs bench small-model clean
+.PHONY: demo test resume-proof proofs bench small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	$(CHARLM) train $(CORPUS) --minutes 2
@@ -18,11 +18,8 @@ test: $(VENV)/.installed-dev  ## lint, types, tests
 resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and --resume, for LSTM and GRU
 	$(VENV)/bin/python benchmarks/resume_proof.py $(CORPUS)
 
-quality: $(VENV)/.installed $(CORPUS)  ## what CORPUS reaches in so many minutes: make quality CORPUS=file MINUTES='2 10'
-	$(VENV)/bin/python benchmarks/quality.py $(CORPUS) $(MINUTES)
-
-proofs: $(VENV)/.installed-dev $(CORPUS)  ## docs/proofs.md: both of these, and the errors of the gradient
-	$(VENV)/bin/python benchmarks/proofs.py $(CORPUS)
+proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
+	$(VENV)/bin/python benchmarks/proofs.py
 
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)

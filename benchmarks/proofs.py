@@ -1,4 +1,4 @@
-"""Writes docs/proofs.md from what the proofs print: python benchmarks/proofs.py QUALITY_CORPUS"""
+"""Writes docs/proofs.md from what the proofs print: python benchmarks/proofs.py"""
 
 import re
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = """# Proofs
 
-What is claimed elsewhere, measured; every table names the command that repeats it. `make proofs CORPUS=file` writes
-this page.
+What is claimed elsewhere, shown; every table names the command that repeats it, and `make proofs` writes this page.
+Speed and scores are in [performance.md](performance.md).
 
 ## A stop and a resume change no bit
 
@@ -18,12 +18,6 @@ this page.
 `weights.safetensors` after update 200. Two layers of 96 units, dropout 0.2, 16 lanes.
 
 {resume}
-## Score after a few minutes
-
-The whole command with its defaults: start-up, compilation, training, validation. The last tenth of the text is held
-out. Here the text is the 1.1 MB of Shakespeare known as tinyshakespeare.
-
-{quality}
 ## The gradient
 
 The hand-derived backward pass against central finite differences in float64, against TensorFlow's own differentiation
@@ -46,10 +40,9 @@ def main() -> None:
         pydocs = str(Path(folder, "pydocs.txt"))
         subprocess.run([Path(sys.executable).with_name("charlm"), "corpus", "pydocs", pydocs], check=True)
         resume = printed(str(HERE / "resume_proof.py"), pydocs)
-    quality = printed(str(HERE / "quality.py"), sys.argv[1], "2")
     tests = printed("-m", "pytest", "tests/test_recurrence.py")
     gradient = "\n".join(re.findall(r"^.*layers \d .*$", tests, re.M))
-    (HERE.parent / "docs/proofs.md").write_text(PAGE.format(resume=resume, quality=quality, gradient=gradient), "utf-8")
+    (HERE.parent / "docs/proofs.md").write_text(PAGE.format(resume=resume, gradient=gradient), "utf-8")
 
 
 if __name__ == "__main__":

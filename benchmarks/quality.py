@@ -1,7 +1,4 @@
-"""What the whole command reaches in a few minutes: trains with the defaults, then evaluates what it kept.
-
-python benchmarks/quality.py CORPUS [MINUTES...]
-"""
+"""What a whole `charlm train` reaches: trains, then evaluates what it kept."""
 
 import json
 import subprocess
@@ -9,8 +6,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-from machine import heading
 
 CHARLM = str(Path(sys.executable).with_name("charlm"))
 
@@ -36,21 +31,3 @@ def reached(corpus: str | Path, *options: str) -> dict:
         "cold": cold["nats_per_symbol"],
         "symbols": carried["symbols"],
     }
-
-
-def main() -> None:
-    corpus, *given = sys.argv[1:]
-    print(heading("make quality CORPUS=file"))
-    print("| --minutes | seconds, whole command | model | nats, carried | bpc, carried | nats, cold:256 | symbols |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for minutes in given or ["2"]:
-        r = reached(corpus, "--minutes", minutes)
-        print(
-            f"| {minutes} | {r['seconds']:.1f} | {r['model']} | {r['carried']:.4f} | {r['bits_per_char']:.4f} "
-            f"| {r['cold']:.4f} | {r['symbols']} |",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

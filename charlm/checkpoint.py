@@ -171,15 +171,18 @@ class Checkpoint:
         return found
 
     def publish(self, place: Path) -> Checkpoint:
-        """Makes a run directory of this checkpoint alone, without what only resuming needs.
+        """Makes a run directory of this checkpoint alone, without what only resuming needs and where its corpus lay.
 
         Raises:
+            FileExistsError: there is something at `place`.
             CharlmError: the disk is full or refuses.
         """
-        run = Run.create(place, self.record)
-        left = {"MANIFEST.json", "training.safetensors"}
+        record = self.record
+        record["corpus"]["paths"] = [Path(path).name for path in record["corpus"]["paths"]]
+        run = Run.create(place, record)
+        left = {"MANIFEST.json", "training.safetensors", "config.json"}
         contents = {file.name: file.read_bytes() for file in self.path.iterdir() if file.name not in left}
-        return run.write(self.step, contents)
+        return run.write(self.step, {"config.json": (place / "config.json").read_bytes(), **contents})
 
 
 class Run:

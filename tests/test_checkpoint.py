@@ -98,7 +98,9 @@ def test_a_checkpoint_has_all_it_needs(run):
 
 
 def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, tmp_path):
-    published = run.pick("best").publish(tmp_path / "elsewhere" / "one")
+    run.record_again({**RECORD, "corpus": {"paths": ["/home/somebody/été.txt"]}})
+    save(run, 20)
+    published = run.pick("20").publish(tmp_path / "elsewhere" / "one")
     shipped = Run(tmp_path / "elsewhere" / "one")
     assert shipped.pick("best") == published
     assert {file.name for file in published.path.iterdir()} == FILES - {"training.safetensors"} | {"MANIFEST.json"}
