@@ -132,7 +132,7 @@ def startup(corpus: Path) -> Any:
         subprocess.run(train, check=True, stderr=subprocess.DEVNULL)
         commands = {
             "import": [sys.executable, "-c", "import tensorflow; print(1, flush=True)"],
-            "first": [CHARLM, "generate", "--models", models, "--prompt", "The ", "--seed", "1"],
+            "first": [CHARLM, "generate", "--models", models, "--prompt", "The ", "--no-echo", "--seed", "1"],
             "help": [CHARLM, "--help"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}

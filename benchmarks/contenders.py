@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 VOCABULARY = 65
-GENERATED = 512  # symbols of a row in one unit of work
+GENERATED = {"charlm": 4096, "torch": 256}  # symbols in one unit of work
 
 Work: TypeAlias = tuple[Callable[[], object], int]  # what is timed, and how much it does
 
@@ -60,14 +60,15 @@ def charlm_generate(cell: str, precision: str, units: int, layers: int, samples:
     from charlm.model import build_model
 
     config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
-    sample = SampleConfig(temperature=0.8, length=GENERATED, samples=samples, precision=precision)
+    length = max(512, GENERATED["charlm"] // samples)
+    sample = SampleConfig(temperature=0.8, length=length, samples=samples, precision=precision)
     generator = Generator(build_model(config), sample, np.zeros(0, np.int32))
 
     def step() -> None:
-        for _ in generator.stream([0], GENERATED, range(samples)):
+        for _ in generator.stream([0], length, range(samples)):
             pass
 
-    return step, samples * GENERATED
+    return step, samples * length
 
 
 def charlm_products(cell: str, precision: str, units: int, layers: int, columns: int) -> Work:
@@ -134,6 +135,7 @@ def torch_train(cell: str, precision: str, units: int, layers: int, lanes: int, 
 def torch_generate(cell: str, precision: str, units: int, layers: int, samples: int) -> Work:
     import torch
 
+    length = max(64, GENERATED["torch"] // samples)
     torch.set_num_threads(os.cpu_count() or 1)
     dtype = getattr(torch, precision)
     embedding = torch.nn.Embedding(VOCABULARY, units).to(dtype)
@@ -143,12 +145,12 @@ def torch_generate(cell: str, precision: str, units: int, layers: int, samples: 
     @torch.inference_mode()
     def step() -> None:
         symbols, state = torch.zeros(1, samples, dtype=torch.long), None
-        for _ in range(GENERATED):
+        for _ in range(length):
             hidden, state = rnn(embedding(symbols), state)
             probabilities = torch.softmax(projection(hidden[0]).float() / 0.8, -1)
             symbols = torch.multinomial(probabilities, 1).T
 
-    return step, samples * GENERATED
+    return step, samples * length
 
 
 def keras_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Work:

@@ -21,7 +21,7 @@ from charlm.runtime import kernel
 from charlm.sampling import RECENT, Setting, draw, restrict, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
-LONGEST_CHUNK = 256  # symbols between two looks from outside
+FIRST_CHUNK, LONGEST_CHUNK = 32, 256  # symbols between two looks from outside
 CHUNK_SECONDS = 0.05  # that a chunk should take at most
 
 
@@ -122,14 +122,14 @@ class Generator:
         row_seeds = tf.constant(seeds, tf.int32)
         forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)
         forced[: len(prompt)] = prompt
-        at, count = 0, 8
+        at, count = 0, FIRST_CHUNK
         while at < len(prompt) + length:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
             chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
             ids, nats, rows = advance(decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked)
             new = slice(max(0, len(prompt) - at), count)
-            piece = ids[new].numpy(), nats[new].numpy()
+            piece = ids.numpy()[new], nats.numpy()[new]
             spent = time.perf_counter() - began
             if len(piece[0]):
                 yield piece
