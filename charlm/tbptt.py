@@ -99,22 +99,21 @@ class Trainer:
         variables = self.model.trainable_variables
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         scale = tf.identity(self.optimizer.dynamic_scale) if scaled else 1.0
-        counted = tf.broadcast_to((tf.range(k2) >= k2 - scored)[:, None], (k2, lanes // self.groups))
+        counted = tf.broadcast_to((tf.range(k2) >= k2 - scored)[:, None], (k2, lanes))
         parts = []
-        for g, (x_g, y_g, state_g) in enumerate(_grouped(self.groups, (x, y), state)):
+        for g, (x_g, y_g, counted_g, state_g) in enumerate(_grouped(self.groups, (x, y, counted), state)):
             with tf.GradientTape() as tape:
                 logits, after = self.model.unfold(
                     x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g)
                 )
-                nats_sum = _counted_nats(logits, y_g, counted)
+                nats_sum = _counted_nats(logits, y_g, counted_g)
                 loss = nats_sum * scale / tf.cast(scored * lanes, nats_sum.dtype)
             parts.append((nats_sum, tape.gradient(loss, variables), after))
         sums, gradients, after = zip(*parts, strict=True)
-        total = [tf.add_n(list(map(tf.convert_to_tensor, g))) / scale for g in zip(*gradients, strict=True)]
-        clipped, norm = tf.clip_by_global_norm(total, self.config.clip)
-        if scaled:  # the optimizer looks for an overflow, and unscales
-            clipped = [g * scale for g in clipped]
-            norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
+        total = [tf.add_n(list(map(tf.convert_to_tensor, g))) for g in zip(*gradients, strict=True)]
+        clipped, norm = tf.clip_by_global_norm(total, self.config.clip * scale)
+        if scaled:  # the optimizer skips an overflow, and unscales
+            norm = tf.where(tf.math.is_finite(norm), norm / scale, 0.0)
         self.optimizer.apply(clipped, variables)
         return Update(tf.add_n(sums), norm, _joined(list(after)))
 
