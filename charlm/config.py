@@ -247,7 +247,7 @@ PRESETS = {
     "medium": _preset(
         "LSTM 512 x 1 with dropout; 1 MB thoroughly or several MB; ten minutes",
         10.0,
-        {"units": 512, "layers": 1, "embedding": 128, "dropout": 0.3},
+        {"units": 512, "layers": 1, "embedding": 64, "dropout": 0.2},
         {"lanes": 64, "bptt": 64, "learning_rate": 4e-3},
     ),
     "large": _preset(
