@@ -147,7 +147,7 @@ RENDER = {
 
 
 def plot(rows: list[dict[str, Any]]) -> None:
-    """Training speed, each shape relative to the fastest contender."""
+    """Training speed, each shape relative to charlm."""
     import matplotlib
 
     matplotlib.use("Agg")

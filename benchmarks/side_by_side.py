@@ -14,7 +14,6 @@ def median_rates(
     contenders: Mapping[str, Sequence[Any]],
     rounds: int = 9,
     seconds: float = 1.0,
-    environment: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, float]:
     """Symbols per second of each contender: the median over the rounds of the median within its turn.
 
@@ -22,7 +21,6 @@ def median_rates(
         contenders: by any name, the arguments of contenders.py.
         rounds: how often each has its turn.
         seconds: of one turn, or one unit of work if that takes longer.
-        environment: of a contender, whole; the present one if it has none.
     """
     script = str(Path(__file__).with_name("contenders.py"))
     workers = {}
@@ -33,7 +31,6 @@ def median_rates(
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=(environment or {}).get(name),
         )
         _answer(name, workers[name])  # warms up alone
     rates: dict[str, list[float]] = {name: [] for name in contenders}

@@ -137,7 +137,7 @@ def train(
     Args:
         paths: the corpus.
         name: of the run; after the corpus, and numbered, if None.
-        preset: by corpus size and hardware if None.
+        preset: by corpus size, hardware and minutes if None.
         resume: go on with the run called `name`.
         models: where runs are.
         on_event: called with every event of `charlm.events`.

@@ -22,7 +22,6 @@ class Cell(ABC):
         name: in `CELLS`.
         gates: how many; G is that many times H.
         states: h, and c where there is one.
-        kept: how many activations `forward` leaves for `backward`.
         direct: the states whose derivative also passes to the step before without passing through `recurrent`.
     """
 
@@ -30,7 +29,6 @@ class Cell(ABC):
     gates: ClassVar[int]
     states: ClassVar[tuple[str, ...]]
     direct: ClassVar[tuple[str, ...]]
-    kept: ClassVar[int]
 
     @abstractmethod
     def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
@@ -76,7 +74,6 @@ class LSTM(Cell):
     gates = 4
     states = ("h", "c")
     direct = ("c",)
-    kept = 5
 
     def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         zi, zf, zg, zo = tf.split(projected + recurrent, 4)
@@ -111,7 +108,6 @@ class GRU(Cell):
     gates = 3
     states = ("h",)
     direct = ("h",)
-    kept = 4
 
     def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         (xz, xr, xn), (uz, ur, un) = tf.split(projected, 3), tf.split(recurrent, 3)
@@ -138,7 +134,6 @@ class RNN(Cell):
     gates = 1
     states = ("h",)
     direct = ()
-    kept = 1
 
     def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
         h = tf.tanh(projected + recurrent)

@@ -257,7 +257,7 @@ PRESETS = {
         {"lanes": 64, "bptt": 128, "learning_rate": 2e-3},
     ),
     "enwik8": Preset(
-        "LSTM 1840 x 3 on bytes, 50 epochs, as published for the 100 MB of enwik8 (Merity et al. 2018); a GPU",
+        "LSTM 1840 x 3 on bytes, the size published for the 100 MB of enwik8 (Merity et al. 2018); 50 epochs; a GPU",
         {
             "model": {"units": 1840, "layers": 3, "embedding": 400, "dropout": 0.1},
             "data": {"tokenizer": "byte", "split": (0.9, 0.05, 0.05)},

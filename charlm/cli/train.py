@@ -34,7 +34,9 @@ class _Stop:
 @click.command()
 @click.argument("corpora", metavar="CORPUS...", nargs=-1)
 @click.option("--name", help="Name of the run [after the corpus, numbered].")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help=PRESET_HELP + " [by corpus size and hardware].")
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help=PRESET_HELP + " [by corpus size, hardware and --minutes]."
+)
 @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML with tables model, data, train, sample.")
 @click.option("--resume", is_flag=True, help="Go on with the run called --name, exactly where it stopped.")
 @models_option
