@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from charlm.cells import CELLS, State, Tensor
 from charlm.config import ModelConfig
-from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll
+from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll, with_biases
 from charlm.runtime import kernel, on_gpu
 
 ModelState: TypeAlias = tuple[State, ...]
@@ -229,17 +229,14 @@ class Decoder(NamedTuple):
             if n:
                 projected = tf.matmul(layer.kernel_t, tf.cast(after[-1][0], precision))
             recurrent = tf.matmul(layer.recurrent_kernel_t, tf.cast(columns[0], precision))
-            biases = (layer.bias,) if layer.recurrent_bias is None else (layer.bias, layer.recurrent_bias)
-            after.append(_decoded(self.cell, projected, recurrent, columns, biases))
+            after.append(_decoded(self.cell, projected, recurrent, columns, layer.biases))
         return tf.transpose(tf.matmul(self.projection, after[-1][0]) + self.bias), tuple(after)
 
 
 @kernel
 def _decoded(cell: str, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...]) -> State:
     """The state after one step from the products W'x and U'h, and the state before."""
-    projected, recurrent = (tf.cast(product, biases[0].dtype) for product in (projected, recurrent))
-    recurrent = recurrent + biases[1] if len(biases) == 2 else recurrent
-    return CELLS[cell].forward(projected + biases[0], recurrent, state)[0]
+    return CELLS[cell].forward(*with_biases(projected, recurrent, biases), state)[0]
 
 
 def build_model(

@@ -64,6 +64,11 @@ class Operands(NamedTuple):
             kernel, transposed[0], recurrent_kernel, transposed[1], biases[0], biases[1] if len(biases) == 2 else None
         )
 
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """One, or two where the cell has a recurrent one."""
+        return (self.bias,) if self.recurrent_bias is None else (self.bias, self.recurrent_bias)
+
     def project(self, inputs: Tensor) -> Tensor:
         """W'x + b for [E, B]."""
         return tf.cast(_product(self.kernel_t, inputs), self.bias.dtype) + self.bias
@@ -124,6 +129,13 @@ def _product(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
     return tf.matmul(a, tf.cast(b, a.dtype), transpose_b=transpose_b)
 
 
+def with_biases(projected: Tensor, recurrent: Tensor, biases: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The products W'x and U'h, each [G, B], in the biases' precision and with them added."""
+    dtype = biases[0].dtype
+    projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
+    return projected, recurrent + biases[1] if len(biases) == 2 else recurrent
+
+
 def _side_by_side(steps: Sequence[Tensor]) -> Tensor:
     """Steps of [F, B] as the columns of one matrix: [F, steps * B]."""
     return tf.concat(list(steps), 1)
@@ -151,9 +163,7 @@ def _forward_step(
     The operand is missing where it would be the same tensor as a `direct` one, which a kernel would copy.
     """
     dtype = biases[0].dtype
-    projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
-    if len(biases) == 2:
-        recurrent += biases[1]
+    projected, recurrent = with_biases(projected, recurrent, biases)
     state, activations = cell.forward(projected, recurrent, _state(cell, operand, direct, dtype))
     after = dict(zip(cell.states, state, strict=True))
     new = () if operand.dtype == dtype and "h" in cell.direct else (tf.cast(after["h"], operand.dtype),)
@@ -198,11 +208,10 @@ def _forward_block(
 ) -> tuple[Tensor, Tensor, State, tuple[Step, ...]]:
     """The steps of a block from the state, h as an operand: h after each, the state after the last, what was kept."""
     hidden, steps = [], []
-    biases = (ready.bias,) if ready.recurrent_bias is None else (ready.bias, ready.recurrent_bias)
     for t, projected in enumerate(tf.unstack(_product(ready.kernel_t, inputs))):
         operand, *before = _keep(resets, t, (operand, *direct))
         recurrent = _product(ready.recurrent_kernel_t, operand)
-        new, direct, activations = _forward_step(cell, projected, recurrent, operand, tuple(before), biases)
+        new, direct, activations = _forward_step(cell, projected, recurrent, operand, tuple(before), ready.biases)
         steps.append(Step(operand, tuple(before), activations))
         (operand,) = new or direct
         hidden.append(operand)
