@@ -80,7 +80,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """The loop is over. `reason` is "done", "early" (no better score), "time" or "interrupted"."""
+    """The loop is over. `reason` is "done", "early" (no better score) or "interrupted"."""
 
     step: int
     epoch: int

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,20 +20,16 @@ from charlm.evaluation import score_ids
 from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped, to_log
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import ModelState, build_model
+from charlm.pace import EVALUATIONS, Pace
 from charlm.runtime import choose_precision, threads
 from charlm.score import Score
 from charlm.session import Session
 from charlm.streams import Cursor, Ids, Window
 from charlm.tbptt import Evaluator, Trainer, scheduled_rate
 
-EVALUATIONS = 8  # in a run, unless --evaluate-every says otherwise or --minutes leaves no time for them
-EVALUATION_SHARE = 0.08  # of --minutes
 VALIDATION_SYMBOLS = 1 << 20  # of the held-out text are scored at an evaluation, at most
 SAMPLE_SYMBOLS = 200
-MEASURED_SHARE = 0.08  # of --minutes, spent on measuring a step
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
-PLANNED_SHARE = 0.97  # of --minutes; the rest is for what the measured steps did not show
-LATEST_SHARE = 1.08  # of --minutes; a run that is slower than measured is cut here, for a tenth over is promised
 
 _log = logging.getLogger("charlm")
 
@@ -71,8 +66,9 @@ class Training:
         self.best: int | None = None
         self.best_nats: float | None = None
         self.stale, self.finished, self.before = 0, False, 0.0
-        self.evaluations, self.evaluation_seconds = EVALUATIONS, 0.0
         self.steps = self._given_steps()
+        self.every = train.evaluate_every or (self.steps and math.ceil(self.steps / EVALUATIONS))
+        self.pace: Pace | None = None
         self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train[: 1 << 20]].mean())
         if session.checkpoint is not None:
             self._restore(session.checkpoint)
@@ -92,7 +88,7 @@ class Training:
         self.state = self._state_from(training)
         self.step, self.cursor = progress["step"], Cursor(progress["epoch"], progress["window"])
         self.best, self.best_nats, self.stale = progress["best"], progress["best_nats"], progress["stale"]
-        self.before, self.evaluations = progress["seconds"], progress["evaluations"]
+        self.before = progress["seconds"]
         for what, before, now in (
             ("threads an operation", progress["threads"], threads()),
             ("precision", progress["precision"], self.model.precision),
@@ -103,7 +99,7 @@ class Training:
         if planned is not None and planned < self.step:
             raise UsageError(f"--steps {planned}: the run has already made {self.step} updates")
         self.finished = planned == self.step or (progress["finished"] and planned == progress["steps"])
-        self.steps = planned
+        self.steps, self.every = planned, self.every or progress["every"]
 
     def _state_arrays(self) -> Arrays:
         names = self.model.cell.states
@@ -157,12 +153,12 @@ class Training:
             due = self._due(train.evaluate_every)
             if due:
                 yield from self._evaluate()
-            stopped, late = self.stop(), self.step < self.steps and self._late()
+            elif self.pace and self.pace.due():
+                self.steps, self.every = self.pace.estimate(self.step, self.every)
+            stopped = self.stop()
             early = due and train.patience is not None and self.stale >= train.patience
-            if stopped or late or early:
-                reason = "interrupted" if stopped else "time" if late else "early"
-                if late and not due:
-                    yield from self._evaluate()
+            if stopped or early:
+                reason = "interrupted" if stopped else "early"
                 self.finished = not stopped
                 break
             worth = (due and self.best == self.step) or self._due(train.save_every or train.evaluate_every)
@@ -190,15 +186,14 @@ class Training:
             groups=self.trainer.groups,
         )
 
-    def _due(self, every: int | None) -> bool:
+    def _due(self, given: int | None) -> bool:
+        """Whether what is done so often, or about eight times a run, is due; not shortly before the end."""
         assert self.steps is not None
-        every = every or math.ceil(self.steps / self.evaluations)
-        return self.step % every == 0 or self.step == self.steps
-
-    def _late(self) -> bool:
-        minutes = self.config.train.minutes
-        latest = math.inf if minutes is None else 60 * minutes * LATEST_SHARE - self.evaluation_seconds
-        return time.monotonic() - self.started > latest
+        assert self.every is not None
+        left = self.steps - self.step
+        if not left:
+            return True
+        return self.step % given == 0 if given else self.step % self.every == 0 and left > self.every // 2
 
     def _update(self) -> Stepped:
         start = time.monotonic()
@@ -211,6 +206,8 @@ class Training:
         self.ahead = self.lanes.window(self.lanes.after(self.cursor))  # while a GPU computes
         scored = window.scored * train.lanes
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
+        if self.pace:
+            self.pace.updated(time.monotonic() - start)
         self._check_finite(self.step + 1, loss=nats, gradient_norm=norm)
         self.state, self.cursor, self.step = update.state, self.lanes.after(self.cursor), self.step + 1
         return Stepped(
@@ -255,7 +252,7 @@ class Training:
             "epoch": self.cursor.epoch,
             "window": self.cursor.window,
             "steps": self.steps,
-            "evaluations": self.evaluations,
+            "every": self.every,
             "best": self.best,
             "best_nats": self.best_nats,
             "stale": self.stale,
@@ -271,22 +268,19 @@ class Training:
         return Saved(**self._stamp(), path=saved.path)
 
     def _measure(self) -> Iterator[Event]:
-        """Makes the first updates, measures an evaluation, and fixes the number of steps that fits --minutes."""
+        """Makes the first updates and measures an evaluation, for a first estimate of what fits into --minutes."""
         minutes = self.config.train.minutes
         assert minutes is not None
-        times: list[float] = []  # the first compiles
-        while len(times) < 2 or (sum(times[1:]) < 60 * minutes * MEASURED_SHARE and not self.stop()):
-            start = time.monotonic()
+        pace = Pace(minutes, self.started)
+        yield self._update()  # compiles
+        self.pace = pace
+        yield self._update()
+        while not pace.measured() and not self.stop():
             yield self._update()
-            times.append(time.monotonic() - start)
         trial = self.validated[:TRIAL_SYMBOLS]
-        for _ in range(2):  # here too
+        for _ in range(2):  # here too, the first compiles
             start = time.monotonic()
             scoring = self._score(trial).seconds if len(trial) > 1 else 0.0
             self._sample()
-            each = time.monotonic() - start + scoring * (len(self.validated) / max(len(trial), 1) - 1)
-        left = 60 * minutes * PLANNED_SHARE - (time.monotonic() - self.started)
-        self.evaluation_seconds = each
-        self.evaluations = min(EVALUATIONS, max(1, int(left * EVALUATION_SHARE / each)))
-        left -= self.evaluations * each
-        self.steps = self.step + max(1, int(left / statistics.mean(times[1:])))
+            pace.evaluation = time.monotonic() - start + scoring * (len(self.validated) / max(len(trial), 1) - 1)
+        self.steps, self.every = pace.estimate(self.step, self.every)

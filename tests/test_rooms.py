@@ -11,7 +11,7 @@ import charlm
 
 FLOORS = [
     {"errors"},
-    {"config", "corpus", "runtime", "score"},
+    {"config", "corpus", "pace", "runtime", "score"},
     {"tokenizers", "streams", "cells", "events"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
     {"model", "dataset"},

@@ -36,12 +36,12 @@ def cache(tmp_path, monkeypatch):
 def train(corpus, tmp_path):
     """Trains with settings over SMALL, and returns the events; `stop_at` stops it after that many updates."""
 
-    def run(name, stop_at=None, resume=False, paths=None, **settings):
+    def run(name, stop_at=10**9, resume=False, paths=None, **settings):
         tables = {} if resume else {table: dict(values) for table, values in SMALL.items()}
         for table, values in settings.items():
             tables.setdefault(table, {}).update(values)
         request = Request([str(corpus)] if paths is None else paths, tables, tmp_path, name, "tiny", resume)
-        training = Training(open_session(request), stop=lambda: training.step == stop_at)
+        training = Training(open_session(request), stop=lambda: training.step >= stop_at)
         return list(training.events())
 
     return run
@@ -139,13 +139,21 @@ def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
     )
 
 
-def test_minutes_fix_the_number_of_steps_and_record_it(train, tmp_path):
+def test_minutes_are_used_and_the_number_of_steps_is_recorded(train, tmp_path):
     events = train("run", train={"steps": None, "minutes": 0.25, "evaluate_every": None})
-    planned = {e.steps for e in events if isinstance(e, Stepped)} - {None}
-    assert len(planned) == 1
-    assert Run(tmp_path / "run").last().progress()["steps"] == planned.pop()
-    assert events[-1].seconds < 0.25 * 60 * 1.1
+    planned = [e.steps for e in events if isinstance(e, Stepped)]
+    assert planned[0] is None
+    assert Run(tmp_path / "run").last().progress()["steps"] == planned[-1] == events[-1].step
+    assert 0.25 * 60 * 0.8 < events[-1].seconds < 0.25 * 60 * 1.1
     assert events[-1].best is not None
+
+
+def test_a_resumed_run_keeps_the_steps_that_its_minutes_gave(train, tmp_path):
+    train("run", stop_at=40, train={"steps": None, "minutes": 0.1, "evaluate_every": None})
+    progress = Run(tmp_path / "run").last().progress()
+    assert progress["steps"] > 40
+    events = train("run", resume=True)
+    assert {e.steps for e in events if isinstance(e, Stepped)} == {events[-1].step} == {progress["steps"]}
 
 
 class TestResume:

@@ -17,7 +17,6 @@ from charlm.events import Evaluated, Event, Finished, Sampled, Started, Stepped
 REASONS = {
     "done": "done",
     "early": "no better score for a while: stopped",
-    "time": "time is up: stopped",
     "interrupted": "interrupted",
 }
 
