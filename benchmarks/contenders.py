@@ -55,7 +55,7 @@ def charlm_generate(cell: str, precision: str, units: int, layers: int, samples:
     from charlm.config import ModelConfig, SampleConfig
     from charlm.runtime import start_tensorflow
 
-    start_tensorflow()
+    start_tensorflow(side_by_side=precision == "bfloat16")
     from charlm.generation import Generator
     from charlm.model import build_model
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from charlm.cells import Tensor
 from charlm.config import SampleConfig
 from charlm.model import CharLM, Decoder, ModelState
-from charlm.runtime import kernel
+from charlm.runtime import kernel, lane_groups, threads
 from charlm.sampling import RECENT, Setting, draw, restrict, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
@@ -42,8 +42,9 @@ def _advance(
     seeds: Tensor,
     settings: dict[str, Setting],
     blocked: Tensor,
+    groups: int,
 ) -> tuple[Tensor, Tensor, Rows]:
-    """Some symbols of every row, in one loop.
+    """Some symbols of every row, in one loop for each group of rows; the loops run side by side.
 
     Args:
         decoder: the model.
@@ -53,12 +54,28 @@ def _advance(
         seeds: [B] int32.
         settings: of the samplers that are on, by their names.
         blocked: [V] booleans, true for what is never drawn.
+        groups: how many; they divide the rows.
 
     Returns:
         ids [LONGEST_CHUNK, B] and their nats under the model [LONGEST_CHUNK, B] (before any sampler), of which the
         first `count` are set, and the rows after them.
     """
 
+    shares = zip(_split(rows, groups), tf.split(seeds, groups), strict=True)
+    found = [_advance_group(decoder, rows, count, forced, seeds, settings, blocked) for rows, seeds in shares]
+    ids, nats, after = zip(*found, strict=True)
+    return tf.concat(ids, 1), tf.concat(nats, 1), _joined(after)
+
+
+def _advance_group(
+    decoder: Decoder,
+    rows: Rows,
+    count: Tensor,
+    forced: Tensor,
+    seeds: Tensor,
+    settings: dict[str, Setting],
+    blocked: Tensor,
+) -> tuple[Tensor, Tensor, Rows]:
     def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
         symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
         logits, state = decoder.step_columns(symbol, rows.state)
@@ -68,6 +85,19 @@ def _advance(
     arrays = (tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype in (tf.int32, tf.float32))
     _, rows, ids, nats = tf.while_loop(lambda t, *_: t < count, body, (0, rows, *arrays), parallel_iterations=1)
     return ids.stack(), nats.stack(), rows
+
+
+def _split(rows: Rows, groups: int) -> list[Rows]:
+    logits, recent = tf.split(rows.logits, groups), tf.split(rows.recent, groups)
+    states = zip(*(tf.split(s, groups, 1) for s in tf.nest.flatten(rows.state)), strict=True)
+    packed = (tf.nest.pack_sequence_as(rows.state, list(state)) for state in states)
+    return [Rows(*parts, rows.position) for parts in zip(logits, packed, recent, strict=True)]
+
+
+def _joined(groups: Sequence[Rows]) -> Rows:
+    logits, states, recent, position = zip(*groups, strict=True)
+    state = tf.nest.map_structure(lambda *parts: tf.concat(parts, 1), *states)
+    return Rows(tf.concat(logits, 0), state, tf.concat(recent, 0), position[0])
 
 
 @kernel
@@ -118,6 +148,7 @@ class Generator:
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
         advance, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
+        groups = lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
         forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)
@@ -127,7 +158,9 @@ class Generator:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
             chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
-            ids, nats, rows = advance(decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked)
+            ids, nats, rows = advance(
+                decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked, groups
+            )
             new = slice(max(0, len(prompt) - at), count)
             piece = ids.numpy()[new], nats.numpy()[new]
             spent = time.perf_counter() - began

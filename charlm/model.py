@@ -202,7 +202,9 @@ class Decoder(NamedTuple):
 
     cell: str
     table: Tensor  # [V, G], what each symbol adds to the first layer's gates
-    layers: tuple[Operands, ...]
+    kernels: tuple[Tensor, ...]  # of the layers after the first, transposed, each [G, H]
+    recurrent_kernels: tuple[Tensor, ...]  # of every layer, transposed, each [G, H]
+    biases: tuple[tuple[Tensor, ...], ...]  # of every layer, one or two, each [G, 1]
     projection: Tensor  # [V, H]
     bias: Tensor  # [V, 1]
 
@@ -211,10 +213,16 @@ class Decoder(NamedTuple):
         """Takes the weights that the model has now; `precision` is of the recurrent layers' products."""
         dtype = None if precision is None else tf.as_dtype(precision)
         weights = [model._layer_weights(n) for n in range(model.config.layers)]
-        table = tf.matmul(model.embedding, weights[0].kernel)
-        projection = tf.transpose(model._projection())
-        layers = tuple(Operands.of(w, dtype) for w in weights)
-        return cls(model.cell.name, table, layers, projection, model.bias[:, None])
+        layers = [Operands.of(w, dtype) for w in weights]
+        return cls(
+            model.cell.name,
+            tf.matmul(model.embedding, weights[0].kernel),
+            tuple(layer.kernel_t for layer in layers[1:]),
+            tuple(layer.recurrent_kernel_t for layer in layers),
+            tuple(layer.biases for layer in layers),
+            tf.transpose(model._projection()),
+            model.bias[:, None],
+        )
 
     def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
@@ -224,12 +232,12 @@ class Decoder(NamedTuple):
     def step_columns(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """`step` with every state as columns, [H, B]."""
         after: list[State] = []
-        projected, precision = tf.transpose(tf.gather(self.table, ids)), self.layers[0].kernel.dtype
-        for n, (layer, columns) in enumerate(zip(self.layers, state, strict=True)):
+        projected, precision = tf.transpose(tf.gather(self.table, ids)), self.recurrent_kernels[0].dtype
+        for n, (recurrent_kernel, columns) in enumerate(zip(self.recurrent_kernels, state, strict=True)):
             if n:
-                projected = tf.matmul(layer.kernel_t, tf.cast(after[-1][0], precision))
-            recurrent = tf.matmul(layer.recurrent_kernel_t, tf.cast(columns[0], precision))
-            after.append(_decoded(self.cell, projected, recurrent, columns, layer.biases))
+                projected = tf.matmul(self.kernels[n - 1], tf.cast(after[-1][0], precision))
+            recurrent = tf.matmul(recurrent_kernel, tf.cast(columns[0], precision))
+            after.append(_decoded(self.cell, projected, recurrent, columns, self.biases[n]))
         return tf.transpose(tf.matmul(self.projection, after[-1][0]) + self.bias), tuple(after)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,11 +88,31 @@ def on_gpu() -> bool:
 def kernel(function: Callable[..., Any]) -> Any:
     """A function of tensors compiled into one kernel by XLA; a plain graph where there is a GPU.
 
-    What it is called with besides tensors is constant in it.
+    What it is called with besides tensors is constant in it. Inside `portable()` it is no kernel.
     """
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=not on_gpu(), autograph=False)
+    compiled = tf.function(function, jit_compile=not on_gpu(), autograph=False)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return (function if _portable.get() else compiled)(*args)
+
+    call.compiled = compiled  # type: ignore[attr-defined]
+    return call
+
+
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Graphs built inside hold plain operations alone, for machines that may not have XLA."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def native_bfloat16() -> bool:

@@ -14,8 +14,8 @@ from charlm.cells import CELLS
 from charlm.checkpoint import Run, to_arrays
 from charlm.config import Config, ModelConfig, SampleConfig
 from charlm.errors import UsageError
-from charlm.generation import Generator, stream_text
-from charlm.model import build_model
+from charlm.generation import ADVANCE, LONGEST_CHUNK, Generator, stream_text
+from charlm.model import Decoder, build_model
 from charlm.sampling import RECENT, draw, restrict, settings_of
 from charlm.tokenizers import TOKENIZERS
 
@@ -139,6 +139,25 @@ def test_bfloat16_operands_stay_near_and_write_one_text_for_a_seed():
     assert (ids == again).all()
     assert (ids[0] == expected[0]).all()
     assert 0 < np.abs(nats[0] - exact_nats[0]).max() < 0.1
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_in_groups_are_the_same_rows(cell):
+    model = build_model(ModelConfig(cell=cell, layers=2, units=24, vocabulary=11), seed=3)
+    config = SampleConfig(temperature=0.9, top_k=7)
+    generator = Generator(model, config, np.array([0]))
+    forced = np.full(LONGEST_CHUNK, -1, np.int32)
+    forced[:3] = 4, 5, 6
+    found = []
+    for groups in (1, 3):
+        rows = generator.start(3, 6)
+        at = Decoder.of(model, "float32"), rows, tf.constant(20), forced, tf.range(6), generator.settings
+        ids, nats, after = ADVANCE["bfloat16"](*at, generator._blocked, groups)
+        found.append((ids[:20].numpy(), nats[:20].numpy(), after))
+    assert (found[0][0] == found[1][0]).all()
+    assert len({tuple(row) for row in found[0][0].T}) == 6
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found[0][2], found[1][2])
 
 
 def test_every_symbol_is_the_draw_after_the_samplers_have_seen_what_came_last():

@@ -49,10 +49,23 @@ def test_on_a_gpu_keras_layers_run_and_nothing_is_compiled_by_xla(gpu):
     squared = runtime.kernel(tf.square)
     assert float(squared(tf.constant(3.0))) == 9
     with pytest.raises(ValueError, match="jit_compile"):
-        squared.experimental_get_compiler_ir(tf.constant(3.0))
+        squared.compiled.experimental_get_compiler_ir(tf.constant(3.0))
 
 
 def test_on_a_processor_a_kernel_is_one_xla_computation():
     hlo = runtime.kernel(lambda a, b: tf.tanh(a) * b)
-    compiled = hlo.experimental_get_compiler_ir(tf.ones(64), tf.ones(64))(stage="optimized_hlo")
+    compiled = hlo.compiled.experimental_get_compiler_ir(tf.ones(64), tf.ones(64))(stage="optimized_hlo")
     assert "fusion" in compiled
+
+
+def test_a_portable_graph_has_no_kernel():
+    squared = runtime.kernel(tf.square)
+
+    def operations():
+        graph = tf.function(lambda x: squared(x) + 1).get_concrete_function(tf.TensorSpec([3])).graph
+        return {op.type for op in graph.get_operations()}
+
+    assert "StatefulPartitionedCall" in operations() or "PartitionedCall" in operations()
+    with runtime.portable():
+        assert operations() >= {"Square"}
+        assert not any("Call" in op for op in operations())

@@ -46,9 +46,9 @@ def command(
     """
     from charlm.runtime import start_tensorflow
 
-    SampleConfig.from_dict(settings.get("sample", {}), "generate")
+    asked = SampleConfig.from_dict(settings.get("sample", {}), "generate")
     text = _prompt(prompt, prompt_file)
-    start_tensorflow(debug=debug)
+    start_tensorflow(side_by_side=asked.precision == "bfloat16", debug=debug)
     from charlm.api import load
 
     loaded = load(model, checkpoint=checkpoint, models=models)
