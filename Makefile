@@ -3,7 +3,7 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
-.PHONY: demo test resume-proof proofs bench small-model clean
+.PHONY: demo test resume-proof proofs parity bench small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	$(CHARLM) train $(CORPUS) --minutes 2
@@ -20,6 +20,9 @@ resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and
 
 proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py
+
+parity: $(VENV)/.installed-export $(CORPUS)  ## docs/export.md: every export against its model
+	$(VENV)/bin/python benchmarks/parity.py $(CORPUS)
 
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
@@ -38,6 +41,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-export: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable '.[onnx,litert,dev]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

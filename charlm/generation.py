@@ -225,19 +225,27 @@ class _Row:
         return held[: len(held) - keep]
 
 
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids that a generation reads first, at least one.
+
+    An empty prompt is a line end, or the first symbol there is if that one is unknown.
+    """
+    ids = tokenizer.encode(prompt or "\n")
+    if not prompt and np.isin(ids, tokenizer.blocked).any():
+        ids = np.setdiff1d(np.arange(tokenizer.vocabulary), tokenizer.blocked)[:1]
+    return [int(i) for i in ids]
+
+
 def stream_text(
     generator: Generator, tokenizer: Tokenizer, prompt: str, config: SampleConfig, seed: int
 ) -> Iterator[tuple[int, str] | Sample]:
     """Generates `config.samples` texts side by side, with the samplers that `generator` was made for.
 
-    Yields (row, text) as text becomes certain, and at last every row's `Sample`. Row n draws with seed + n. An empty
-    prompt starts from the state after a line end, or after the first symbol there is if that one is unknown.
+    Yields (row, text) as text becomes certain, and at last every row's `Sample`. Row n draws with seed + n.
     """
-    ids = tokenizer.encode(prompt or "\n")
-    if not prompt and np.isin(ids, tokenizer.blocked).any():
-        ids = np.setdiff1d(np.arange(tokenizer.vocabulary), tokenizer.blocked)[:1]
+    ids = prompt_ids(tokenizer, prompt)
     rows = [_Row(tokenizer, prompt, config.stop, (seed + n) % 2**31) for n in range(config.samples)]
-    for new, nats in generator.stream(ids.tolist(), config.length, [row.sample.seed for row in rows]):
+    for new, nats in generator.stream(ids, config.length, [row.sample.seed for row in rows]):
         for n, row in enumerate(rows):
             if text := row.feed(new[:, n], nats[:, n]):
                 yield n, text

@@ -19,6 +19,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"api"},
+    {"export"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "charlm.cli.train",
     "evaluate": "charlm.cli.evaluate",
     "generate": "charlm.cli.generate",
+    "export": "charlm.cli.export",
     "info": "charlm.cli.info",
     "env": "charlm.cli.env",
     "tokenize": "charlm.cli.tokenize",
@@ -54,6 +55,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
     \b
         charlm train corpus.txt
         charlm generate --prompt "Once upon a time"
+        charlm export serving/
 
     Every option can also be set by an environment variable, CHARLM_<COMMAND>_<OPTION>.
     Exit codes: 0 done, 1 other failure, 2 wrong usage, 3 bad input data, 4 training diverged, 5 no such or a damaged

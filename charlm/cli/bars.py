@@ -103,9 +103,9 @@ class TrainingDisplay:
         self._bar = tqdm(total=event.steps, initial=event.step, unit="step", disable=None, bar_format=form)
 
     def _move(self, event: Stepped) -> None:
-        if event.steps is not None and self._bar.total != event.steps:
-            self._bar.total = event.steps
-            say(f"{event.steps} steps fit the time")
+        if event.steps is not None and self._bar.total is None:
+            say(f"about {event.steps} steps fit the time")
+        self._bar.total = event.steps
         now = event.symbols_per_second * self._chars_per_symbol
         before = self._chars_per_second or now
         self._chars_per_second = 0.9 * before + 0.1 * now

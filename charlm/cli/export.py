@@ -1,0 +1,60 @@
+"""charlm export"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from charlm.cli.bars import say
+from charlm.cli.options import json_option, model_options
+from charlm.export import FORMATS, export
+
+
+@click.command()
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@model_options
+@click.option(
+    "--format", "name", type=click.Choice(list(FORMATS)), default="savedmodel", show_default=True, help="What to write."
+)
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@json_option
+@click.pass_obj
+def command(
+    debug: bool,
+    destination: Path,
+    model: str | None,
+    models: Path,
+    checkpoint: str,
+    name: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a trained model to DEST for other tools, and check that it computes the same.
+
+    \b
+    savedmodel  a directory for TensorFlow and TensorFlow Serving: text goes in, text comes out
+    keras       a .keras file of stock layers, for Keras
+    onnx        a directory with step.onnx and window.onnx, for ONNX Runtime and others
+    litert      a .tflite file, for phones and small devices
+    html        a page that writes text in any browser, alone and offline; weights in half precision
+
+    What is written is loaded again by its own engine, reads 1000 symbols and writes 500; if the logits or the text
+    differ from the model's, nothing is left. A README.md in the directory, or DEST.md beside the file, says what goes
+    in and what comes out. onnx and litert need the extras charlm[onnx] and charlm[litert].
+    """
+    from charlm.runtime import start_tensorflow
+
+    start_tensorflow(debug=debug)
+    from charlm.api import load
+    from charlm.export.card import place
+
+    loaded = load(model, checkpoint=checkpoint, models=models)
+    found = export(loaded, destination, name, force)
+    if as_json:
+        record = {"path": str(destination), "format": name, "engine": found.engine, "bound": found.bound}
+        print(json.dumps(record | {"difference": found.difference, "greedy": found.greedy}))
+    else:
+        say(f"{destination}: {found}")
+        say(f"see {place(destination)}")

@@ -1,0 +1,94 @@
+"""One HTML file with the weights inside, which writes text in any browser, alone and offline."""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.resources
+import json
+import shutil
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm.api import LanguageModel
+from charlm.errors import UsageError
+from charlm.export.parity import Played, Script
+from charlm.generation import prompt_ids
+from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer
+
+DIRECTORY = False
+WEIGHTS = np.float16
+PLAY = """([ids, length]) => {
+  const state = initialState(), logits = ids.map(id => Array.from(step(id, state))), greedy = [];
+  for (let last = logits.at(-1); greedy.length < length; last = step(greedy.at(-1), state)) {
+    greedy.push(draw(last, 0, 0, 0));
+  }
+  return [logits, greedy];
+}"""
+
+
+def write(language_model: LanguageModel, path: Path) -> None:
+    """Writes the file.
+
+    Raises:
+        UsageError: a sentencepiece model, whose tokenizer the page has not.
+    """
+    tokenizer, model = language_model.tokenizer, language_model.config.model
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        raise UsageError("--format html: has the char and byte tokenizers alone; this model has sentencepiece")
+    packed, arrays = b"", []
+    for name, weight in language_model.model.named_weights().items():
+        array = weight.numpy().astype(WEIGHTS)
+        arrays.append({"name": name, "size": array.size, "at": len(packed)})
+        packed += array.astype("<f2").tobytes()
+    record: dict[str, Any] = {
+        "cell": model.cell,
+        "units": model.units,
+        "layers": model.layers,
+        "vocabulary": tokenizer.vocabulary,
+        "blocked": tokenizer.blocked.tolist(),
+        "start": prompt_ids(tokenizer, "")[0],
+        "characters": tokenizer.characters if isinstance(tokenizer, CharTokenizer) else None,
+        "arrays": arrays,
+    }
+    layers = f"{model.layers} layer{'s' if model.layers > 1 else ''} of {model.units} units"
+    page = string.Template(importlib.resources.files("charlm.export").joinpath("page.html").read_text("utf-8"))
+    path.write_text(
+        page.substitute(
+            title=html.escape(language_model.checkpoint.path.parents[1].name),
+            about=f"A recurrent language model: {model.cell.upper()}, {layers}, "
+            f"{language_model.model.count_params():,} parameters, {tokenizer.vocabulary} symbols.",
+            model=json.dumps(record).replace("<", "\\u003c"),
+            weights=base64.b64encode(packed).decode(),
+        ),
+        "utf-8",
+    )
+
+
+def play(path: Path, script: Script) -> Played:
+    """Plays the script in headless Chromium, with the page's own functions."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as driver:
+        try:
+            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        except Error:
+            raise ModuleNotFoundError("no Chromium", name="Chromium") from None
+        page = browser.new_page()
+        page.set_content(path.read_text("utf-8"))
+        logits, greedy = page.evaluate(PLAY, [script.ids, script.length])
+        engine = f"Chromium {browser.version}"
+        browser.close()
+    return Played(engine, np.array(logits, np.float32), greedy)
+
+
+def usage(language_model: LanguageModel, path: Path) -> str:
+    """How to use it."""
+    return """Open the file in a browser: type a prompt, choose temperature and seed, and watch it write. The ground of
+each character says how little the model expected it. The same seed and settings give the same text.
+
+Weights are in half precision, arithmetic is in float32. Nothing is loaded from or sent to anywhere.
+"""

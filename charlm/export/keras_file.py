@@ -1,0 +1,102 @@
+"""A `.keras` file of stock Keras layers, with the state as explicit inputs and outputs; opens in Keras' safe mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from charlm.api import LanguageModel
+from charlm.export.parity import Played, Script
+from charlm.export.probe import play as played
+from charlm.model import KERAS_LAYERS
+
+DIRECTORY = False
+WEIGHTS = np.float32
+
+
+def functional(language_model: LanguageModel) -> keras.Model:
+    """The network as a functional Keras model: [ids, state...] -> [logits, state...], state by layer, h before c."""
+    model, config = language_model.model, language_model.config.model
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    embedding = keras.layers.Embedding(config.vocabulary, config.features, name="embedding")
+    sequence, states, after, layers = embedding(ids), [], [], []
+    for n in range(config.layers):
+        state = [keras.Input((config.units,), name=f"{name}_{n}") for name in model.cell.states]
+        layer = KERAS_LAYERS[config.cell](
+            config.units, return_sequences=True, return_state=True, name=f"{config.cell}_{n}"
+        )
+        sequence, *new = layer(sequence, initial_state=state)
+        states += state
+        after += new
+        layers.append(layer)
+    projection = keras.layers.Dense(config.vocabulary, name="logits")
+    stock = keras.Model([ids, *states], [projection(sequence), *after], name="charlm")
+    embedding.set_weights([model.embedding.numpy()])
+    for layer, trained in zip(layers, model.recurrent_layers, strict=True):
+        layer.set_weights([w.numpy() for w in trained.weights])
+    projection.set_weights([model._projection().numpy(), model.bias.numpy()])
+    return stock
+
+
+def write(language_model: LanguageModel, path: Path) -> None:
+    """Writes a .keras file."""
+    draft = path.with_name(path.name + ".keras")
+    functional(language_model).save(draft)
+    draft.replace(path)
+
+
+def _opened(path: Path) -> keras.Model:
+    draft = path.with_name(path.name + ".keras")  # Keras goes by the name
+    draft.hardlink_to(path)
+    try:
+        return keras.saving.load_model(draft, safe_mode=True, compile=False)
+    finally:
+        draft.unlink()
+
+
+def play(path: Path, script: Script) -> Played:
+    """Plays the script with Keras."""
+    model = _opened(path)
+    run = tf.function(lambda *inputs: model(inputs), autograph=False)
+
+    def step(ids: Any, state: Any) -> tuple[Any, Any]:
+        logits, *state = run(tf.constant(ids[:, None]), *state)
+        return logits[:, 0].numpy(), state
+
+    zeros = [tf.zeros((1, spec.shape[-1])) for spec in model.inputs[1:]]
+    return Played(f"Keras {keras.version()}", *played(step, zeros, **script._asdict()))
+
+
+def usage(language_model: LanguageModel, path: Path) -> str:
+    """What goes in and out, and an example."""
+    model, name = language_model.config.model, path.name.partition("-")[2]
+    states = [f"{kind}_{n}" for n in range(model.layers) for kind in language_model.model.cell.states]
+    shown = np.round(
+        _opened(path)([np.zeros((1, 1), np.int32), *[np.zeros((1, model.units), np.float32)] * len(states)])[0][
+            0, 0, :4
+        ],
+        4,
+    )
+    return f"""## Inputs and outputs
+
+| | name | dtype, shape |
+|---|---|---|
+| in | `ids` | int32 [batch, time] |
+| in | {", ".join(f"`{s}`" for s in states)} | float32 [batch, {model.units}], zeros at a text's beginning |
+| out | logits of the next symbol | float32 [batch, time, {model.vocabulary}] |
+| out | the same states, after the last symbol | float32 [batch, {model.units}] |
+
+```python
+import keras
+import numpy as np
+
+model = keras.saving.load_model("{name}")
+state = [np.zeros((1, {model.units}), "float32")] * {len(states)}
+logits, *state = model([np.array([[0]], "int32"), *state])
+print(np.round(logits[0, 0, :4], 4))  # {shown}
+```
+"""

@@ -1,0 +1,70 @@
+"""LiteRT (TensorFlow Lite): one symbol of one text at a time; state goes in and comes out, weights are constants."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from charlm.api import LanguageModel
+from charlm.export.parity import Played, Script
+from charlm.export.probe import play as played
+from charlm.export.savedmodel import Served
+from charlm.runtime import portable
+
+DIRECTORY = False
+WEIGHTS = np.float32
+
+
+def write(language_model: LanguageModel, path: Path) -> None:
+    """Writes a .tflite file."""
+    with tempfile.TemporaryDirectory() as assets, portable(), tf.device("/cpu:0"):
+        served = Served(language_model, Path(assets))
+        ids, state = tf.TensorSpec([1], tf.int32, "ids"), tf.TensorSpec([1, *served.state_shape], tf.float32, "state")
+        step = tf.function(served.step, autograph=False).get_concrete_function(ids=ids, state=state)
+        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([step], served).convert())
+
+
+def _runner(path: Path) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(model_path=str(path)).get_signature_runner()
+
+
+def play(path: Path, script: Script) -> Played:
+    """Plays the script with LiteRT."""
+    runner = _runner(path)
+
+    def step(ids: Any, state: Any) -> tuple[Any, Any]:
+        found = runner(ids=ids, state=state)
+        return found["logits"], found["state"]
+
+    zeros = np.zeros(runner.get_input_details()["state"]["shape"], np.float32)
+    return Played("LiteRT", *played(step, zeros, **script._asdict()))
+
+
+def usage(language_model: LanguageModel, path: Path) -> str:
+    """What goes in and out, and an example."""
+    model, states = language_model.config.model, language_model.model.cell.states
+    shape = [1, model.layers, len(states), model.units]
+    return f"""## Inputs and outputs
+
+| | name | dtype, shape |
+|---|---|---|
+| in | `ids` | int32 [1] |
+| in | `state` | float32 {shape}, zeros at a text's beginning; by layer, then {" and ".join(states)} |
+| out | `logits` of the next symbol | float32 [1, {model.vocabulary}] |
+| out | `state` after the symbol | as the one that goes in |
+
+```python
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+step = Interpreter("{path.name.partition("-")[2]}").get_signature_runner()
+found = step(ids=np.zeros(1, np.int32), state=np.zeros({shape}, np.float32))
+print(found["logits"].argmax())
+```
+"""

@@ -1,0 +1,295 @@
+"""A TensorFlow SavedModel: text goes in, text comes out; runs where charlm is not installed.
+
+Every signature has its batch size free. State is one tensor, [batch, layers, states, units], h first, so that a server
+without a memory can hand it back and forth.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from charlm.api import LanguageModel
+from charlm.cells import Tensor
+from charlm.export import probe
+from charlm.export.parity import Played, Script
+from charlm.generation import prompt_ids
+from charlm.model import Decoder, ModelState
+from charlm.runtime import portable
+from charlm.sampling import draw, restrict
+from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
+
+DIRECTORY = True
+WEIGHTS = np.float32
+
+SAMPLING = {
+    "length": (tf.int32, "symbols to generate"),
+    "temperature": (tf.float32, "0 is greedy"),
+    "top_k": (tf.int32, "0 is off"),
+    "top_p": (tf.float32, "1 is off"),
+    "seed": (tf.int32, "the same seed draws the same"),
+}
+SETTINGS = ("temperature", "top_k", "top_p")
+
+
+class Codec(tf.Module):
+    """A tokenizer in plain TensorFlow operations."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(name="codec")
+        self.pieces = tf.constant(tokenizer.id_bytes)
+        self.reads_text = not isinstance(tokenizer, SentencePieceTokenizer)
+        self.points = (
+            tf.constant([ord(c) for c in tokenizer.characters], tf.int32)
+            if isinstance(tokenizer, CharTokenizer)
+            else None
+        )
+
+    def encode(self, texts: Tensor) -> tf.RaggedTensor:
+        """Ids, int32 [B, (symbols)], of strings [B]: characters, or bytes."""
+        if self.points is None:
+            return tf.cast(tf.strings.unicode_decode(texts, "LATIN1"), tf.int32)
+        found = tf.strings.unicode_decode(texts, "UTF-8", errors="replace", replacement_char=0xFFFD)
+        at = tf.searchsorted(self.points, found.flat_values)
+        known = tf.gather(self.points, tf.minimum(at, tf.size(self.points) - 1)) == found.flat_values
+        return found.with_flat_values(tf.where(known, at + 1, 0))
+
+    def decode(self, ids: tf.RaggedTensor) -> Tensor:
+        """Strings [B] of ids [B, (symbols)]; bytes that are not UTF-8 become U+FFFD."""
+        joined = tf.strings.reduce_join(ids.with_flat_values(tf.gather(self.pieces, ids.flat_values)), 1)
+        return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+
+
+class Served(tf.Module):
+    """What a SavedModel of a language model holds."""
+
+    def __init__(self, language_model: LanguageModel, assets: Path) -> None:
+        super().__init__(name="charlm")
+        tokenizer, model = language_model.tokenizer, language_model.model
+        self._cell, *weights = Decoder.of(model)
+        self._form = tf.nest.map_structure(lambda w: 0, weights)
+        self._variables = [tf.Variable(w, trainable=False) for w in tf.nest.flatten(weights)]
+        tokenizer.save(assets)
+        self.tokenizer_file = tf.saved_model.Asset(str(assets / tokenizer.file_name))
+        self._blocked = np.isin(np.arange(tokenizer.vocabulary), tokenizer.blocked)
+        self._start = prompt_ids(tokenizer, "")[0]
+        self.codec = Codec(tokenizer)
+        self.state_shape = model.config.layers, len(model.cell.states), model.config.units
+        self._vocabulary = tokenizer.vocabulary
+
+    def functions(self) -> dict[str, Any]:
+        """The signatures, by name."""
+        ids, batch = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+        state = tf.TensorSpec([None, *self.state_shape], tf.float32)
+        settings = [tf.TensorSpec([None], dtype) for dtype, _ in SAMPLING.values()]
+        found = {
+            "prefill": _signature(self.prefill, {"ids": tf.TensorSpec([None, None], tf.int32), "state": state}),
+            "step": _signature(self.step, {"ids": ids, "state": state}),
+            "initial_state": _signature(self.initial_state, {"batch": batch}),
+        }
+        sampling = dict(zip(SAMPLING, settings, strict=True))
+        if self.codec.reads_text:
+            prompt = {"prompt": tf.TensorSpec([None], tf.string)}
+            generate = _signature(self.generate, prompt | sampling)
+            found["score"] = _signature(self.score, {"text": tf.TensorSpec([None], tf.string)})
+        else:
+            prompt = {"ids": tf.TensorSpec([None, None], tf.int32), "symbols": ids}
+            generate = _signature(self.generate_from_ids, prompt | sampling)
+            found["score"] = _signature(self.score_ids, prompt)
+        return {"serving_default": generate, "generate": generate, **found}
+
+    def _decoder(self) -> Decoder:
+        weights = list(map(tf.convert_to_tensor, self._variables))
+        return Decoder(self._cell, *tf.nest.pack_sequence_as(self._form, weights))
+
+    def _columns(self, state: Tensor) -> ModelState:
+        return tuple(tuple(map(tf.transpose, tf.unstack(layer, axis=1))) for layer in tf.unstack(state, axis=1))
+
+    def _packed(self, columns: ModelState) -> Tensor:
+        return tf.stack([tf.stack(list(map(tf.transpose, layer)), 1) for layer in columns], 1)
+
+    def initial_state(self, batch: Tensor) -> dict[str, Tensor]:
+        """Zeros for so many rows."""
+        return {"state": tf.zeros((batch, *self.state_shape))}
+
+    def step(self, ids: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """One symbol a row."""
+        logits, columns = self._decoder().step_columns(ids, self._columns(state))
+        return {"logits": logits, "state": self._packed(columns)}
+
+    def prefill(self, ids: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Several symbols a row; the logits after the last."""
+        decoder = self._decoder()
+
+        def body(t: Tensor, logits: Tensor, columns: ModelState) -> tuple[Any, ...]:
+            return t + 1, *decoder.step_columns(ids[:, t], columns)
+
+        logits = tf.zeros((tf.shape(ids)[0], self._vocabulary))
+        _, logits, columns = tf.while_loop(
+            lambda t, *_: t < tf.shape(ids)[1], body, (0, logits, self._columns(state)), parallel_iterations=1
+        )
+        return {"logits": logits, "state": self._packed(columns)}
+
+    def score(self, text: Tensor) -> dict[str, Tensor]:
+        """What every text costs, from zero state; its first symbol, which nothing comes before, is not counted."""
+        ids = self.codec.encode(text)
+        return self.score_ids(ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32))
+
+    def score_ids(self, ids: Tensor, symbols: Tensor) -> dict[str, Tensor]:
+        """`score` of ids [batch, longest], of which every row has its number of symbols."""
+        decoder, rows = self._decoder(), tf.shape(ids)[0]
+
+        def body(t: Tensor, total: Tensor, columns: ModelState) -> tuple[Any, ...]:
+            logits, columns = decoder.step_columns(ids[:, t], columns)
+            nats = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, t + 1], logits)
+            return t + 1, total + tf.where(t + 1 < symbols, nats, 0.0), columns
+
+        start = 0, tf.zeros(rows), self._columns(self.initial_state(rows)["state"])
+        _, total, _ = tf.while_loop(lambda t, *_: t < tf.shape(ids)[1] - 1, body, start, parallel_iterations=1)
+        counted = tf.maximum(symbols - 1, 0)
+        return {
+            "nats": total,
+            "symbols": counted,
+            "nats_per_symbol": tf.math.divide_no_nan(total, tf.cast(counted, tf.float32)),
+        }
+
+    def generate(self, prompt: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
+        """What follows every prompt; an empty one is a line end."""
+        ids = self.codec.encode(prompt)
+        return self.generate_from_ids(ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32), **sampling)
+
+    def generate_from_ids(self, ids: Tensor, symbols: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
+        """`generate` from ids [batch, longest], of which every row has its number of symbols.
+
+        Every row draws with its own seed at its own positions, so that the others do not change it.
+        """
+        rows = tf.shape(ids)[0]
+        ids = tf.where(symbols[:, None] > 0, tf.pad(ids, [[0, 0], [0, 1]]), self._start)
+        symbols = tf.maximum(symbols, 1)
+        ends = symbols + sampling["length"]
+        decoder, settings = self._decoder(), {name: sampling[name] for name in SETTINGS}
+
+        def body(t: Tensor, logits: Tensor, columns: ModelState, taken: Any, nats: Any) -> tuple[Any, ...]:
+            allowed = tf.where(self._blocked, float("-inf"), logits)
+            restricted = restrict(allowed, settings, tf.fill((rows, 1), -1))
+            drawn = draw(restricted, sampling["seed"], (t - symbols)[:, None])
+            symbol = tf.where(t < symbols, ids[:, tf.minimum(t, tf.shape(ids)[1] - 1)], drawn)
+            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, logits)
+            after = decoder.step_columns(symbol, columns)
+            return t + 1, *after, taken.write(t, symbol), nats.write(t, cost)
+
+        steps = tf.reduce_max(tf.pad(ends, [[0, 1]]))
+        arrays = (tf.TensorArray(dtype, steps, element_shape=[None]) for dtype in (tf.int32, tf.float32))
+        start = 0, tf.zeros((rows, self._vocabulary)), self._columns(self.initial_state(rows)["state"]), *arrays
+        _, _, _, taken, nats = tf.while_loop(lambda t, *_: t < steps, body, start, parallel_iterations=1)
+        at = tf.range(steps)
+        new = (at >= symbols[:, None]) & (at < ends[:, None])
+        generated, cost = (tf.ragged.boolean_mask(tf.transpose(a.stack()), new) for a in (taken, nats))
+        return {
+            "text": self.codec.decode(generated),
+            "ids": generated.to_tensor(),
+            "log_probabilities": -cost.to_tensor(),
+            "symbols": tf.cast(generated.row_lengths(), tf.int32),
+        }
+
+
+def _signature(function: Any, inputs: dict[str, tf.TensorSpec]) -> Any:
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()}
+    return tf.function(function, autograph=False).get_concrete_function(**named)
+
+
+def write(language_model: LanguageModel, path: Path) -> None:
+    """Writes a SavedModel directory."""
+    with tempfile.TemporaryDirectory() as assets, portable(), tf.device("/cpu:0"):
+        served = Served(language_model, Path(assets))
+        tf.saved_model.save(served, str(path), served.functions())
+
+
+def play(path: Path, script: Script) -> Played:
+    """Plays the script with plain TensorFlow, in a new process that cannot import charlm."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, played = Path(folder, "asked.json"), Path(folder, "played.npz")
+        asked.write_text(json.dumps(script._asdict()))
+        command = [sys.executable, "-I", str(Path(probe.__file__)), str(path.resolve()), str(asked), str(played)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        with np.load(played) as arrays:
+            return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist())
+
+
+def usage(language_model: LanguageModel, path: Path) -> str:
+    """What goes in and out, and an example."""
+    loaded = tf.saved_model.load(str(path))
+    rows = []
+    for name in sorted(loaded.signatures):
+        signature = loaded.signatures[name]
+        rows.append(
+            f"| `{name}` | {_listed(signature.structured_input_signature[1])} | {_listed(_outputs(signature))} |"
+        )
+    sampling = {
+        name: np.array([value], dtype.as_numpy_dtype)
+        for (name, (dtype, _)), value in zip(SAMPLING.items(), (80, 0.8, 0, 1.0, 1), strict=True)
+    }
+    reads_text = "text" in loaded.signatures["score"].structured_input_signature[1]
+    start = language_model.tokenizer.encode("The ")
+    prompt: dict[str, Any] = (
+        {"prompt": np.array(["The "])}
+        if reads_text
+        else {"ids": start[None].astype(np.int32), "symbols": np.array([len(start)], np.int32)}
+    )
+    found = loaded.signatures["generate"](**{k: tf.constant(v) for k, v in (prompt | sampling).items()})
+    text = found["text"][0].numpy().decode()
+    shown = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in (prompt | sampling).items())
+    settings = "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in SAMPLING.items())
+    curl = "The tokenizer is sentencepiece, which plain TensorFlow has not: `assets/tokenizer.model` makes the ids.\n"
+    if reads_text:
+        request = json.dumps({"instances": [{k: v[0].item() for k, v in (prompt | sampling).items()}]})
+        url = f"http://localhost:8501/v1/models/{path.name.partition('-')[2]}:predict"
+        curl = f"TensorFlow Serving answers the same over HTTP:\n\n```\ncurl -d '{request}' {url}\n```\n"
+    states = " and ".join(language_model.model.cell.states)
+    return f"""## Signatures
+
+`serving_default` is `generate`. Every batch size is free; state is by layer, then {states}, and zeros at a text's
+beginning.
+
+| signature | in | out |
+|---|---|---|
+{chr(10).join(rows)}
+
+{settings}
+
+`log_probabilities` are natural logarithms under the model, before temperature, top-k and top-p; 0 after a row's end.
+A score leaves a text's first symbol out, for nothing comes before it.
+
+```python
+import tensorflow as tf
+
+generate = tf.saved_model.load("{path.name.partition("-")[2]}").signatures["generate"]
+found = generate({shown})
+print(found["text"][0].numpy().decode())
+```
+
+```
+{text}
+```
+
+{curl}"""
+
+
+def _outputs(signature: Any) -> dict[str, Any]:
+    return signature.structured_outputs
+
+
+def _listed(specs: dict[str, Any]) -> str:
+    return ", ".join(
+        f"`{name}` {spec.dtype.name} {[d if d else 'batch' if not n else 'time' for n, d in enumerate(spec.shape)]}"
+        for name, spec in specs.items()
+    ).replace("'", "")

@@ -1,0 +1,256 @@
+"""Exports, each in the engine it is for, against the model it came from."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from charlm import export as export_module
+from charlm.api import load
+from charlm.cells import CELLS
+from charlm.checkpoint import Run, to_arrays
+from charlm.config import Config, ModelConfig
+from charlm.errors import UsageError
+from charlm.export import FORMATS, ParityError, export, format_of, savedmodel
+from charlm.export.parity import BOUND, Parity
+from charlm.model import build_model
+from charlm.tokenizers import TOKENIZERS
+
+TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 🙂\n" * 5
+TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
+NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["playwright"]}
+KINDS = {"length": np.int32, "temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "seed": np.int32}
+every_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def language_model(folder, cell="lstm", tokenizer="char", **settings):
+    """A saved model of random weights that are large enough to have opinions, loaded again."""
+    made = TOKENIZER[tokenizer]
+    config = ModelConfig(**{"cell": cell, "layers": 2, "units": 24, "vocabulary": made.vocabulary, **settings})
+    model, rng = build_model(config, seed=5), np.random.default_rng(1)
+    for weight in model.named_weights().values():  # an RNN would be chaotic with more
+        weight.assign(
+            weight * (1 if cell == "rnn" else 2) + rng.normal(0, 0.05 if cell == "rnn" else 0.3, weight.shape)
+        )
+    tables = {"data": {"tokenizer": tokenizer}, "model": config.to_dict()}
+    run = Run.create(folder / "run", {"config": Config.from_dict(tables, "test").to_dict()})
+    run.save(1, to_arrays(model.named_weights()), {}, {"best": None}, made)
+    return load("run", models=folder)
+
+
+def signatures(path):
+    loaded = tf.saved_model.load(str(path))
+
+    def call(name, **inputs):
+        found = loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in found.items()}
+
+    return call
+
+
+def sampling(rows, **settings):
+    chosen = {"length": 40, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 7} | settings
+    return {name: np.broadcast_to(np.array(chosen[name], kind), rows) for name, kind in KINDS.items()}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@every_cell
+def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
+    for module in NEEDS.get(name, []):
+        pytest.importorskip(module)
+    found = export(language_model(tmp_path, cell, tie=cell == "gru"), tmp_path / "out", name)
+    assert found.difference is not None
+    assert found.difference < BOUND
+    assert found.greedy
+    card = tmp_path / ("out/README.md" if format_of(name).DIRECTORY else "out.md")
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "out", card.relative_to(tmp_path).parts[0]}
+    assert str(found) in card.read_text()
+    assert "-out" not in card.read_text()
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZER)
+@every_cell
+def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
+    model = language_model(tmp_path, cell, tokenizer)
+    savedmodel.write(model, tmp_path / "out")
+    call = signatures(tmp_path / "out")
+    prompts = ["the quick", "", "é世 🙂", "x", "the dog. the dog."]
+    settings = {"temperature": [0.8, 0.0, 1.3, 0.5, 1.0], "top_k": [0, 0, 5, 3, 0], "top_p": [1, 1, 0.9, 0.7, 0.5]}
+    settings |= {"seed": [1, 2, 3, 4, 2**31 - 1], "length": [40, 0, 17, 1, 60]}
+    if tokenizer == "sentencepiece":
+        ids = [model.tokenizer.encode(prompt) for prompt in prompts]
+        padded = np.zeros((5, max(map(len, ids))), np.int32)
+        for row, new in zip(padded, ids, strict=True):
+            row[: len(new)] = new
+        inputs = {"ids": padded, "symbols": np.array([len(i) for i in ids], np.int32)}
+    else:
+        inputs = {"prompt": np.array(prompts)}
+    found = call("serving_default", **inputs, **sampling(5, **settings))
+    for n, prompt in enumerate(prompts):
+        own = {name: values[n] for name, values in settings.items()}
+        assert found["text"][n].decode() == model.generate(prompt, **own)
+        alone = call("generate", **{k: v[n : n + 1] for k, v in inputs.items()}, **sampling(1, **own))
+        assert alone["text"][0] == found["text"][n]
+        assert found["symbols"][n] == own["length"]
+        assert (found["log_probabilities"][n, own["length"] :] == 0).all()
+        assert (found["log_probabilities"][n, : own["length"]] < 0).all()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+def test_a_savedmodel_scores_texts_as_the_model_does(tokenizer, tmp_path):
+    model = language_model(tmp_path, "gru", tokenizer)
+    savedmodel.write(model, tmp_path / "out")
+    texts = ["the quick brown", "", "x", "é世§ 🙂 the lazy dog"]
+    found = signatures(tmp_path / "out")("score", text=np.array(texts))
+    for n, text in enumerate(texts):
+        ids = model.tokenizer.encode(text).astype(np.int32)
+        nats = 0.0
+        if len(ids) > 1:
+            logits, _ = model.model(tf.constant(ids[:-1, None]), model.model.initial_state(1))
+            nats = float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(ids[1:], logits[:, 0])))
+        assert found["nats"][n] == pytest.approx(nats, rel=1e-5)
+        assert found["symbols"][n] == max(0, len(ids) - 1)
+        assert found["nats_per_symbol"][n] == pytest.approx(nats / max(1, len(ids) - 1), rel=1e-5)
+
+
+@every_cell
+def test_a_savedmodels_state_goes_in_and_comes_out(cell, tmp_path):
+    model = language_model(tmp_path, cell)
+    savedmodel.write(model, tmp_path / "out")
+    call = signatures(tmp_path / "out")
+    ids = np.random.default_rng(0).integers(1, model.tokenizer.vocabulary, (3, 9)).astype(np.int32)
+    zeros = call("initial_state", batch=3)["state"]
+    assert zeros.shape == (3, 2, len(CELLS[cell].states), 24)
+    whole = call("prefill", ids=ids, state=zeros)
+    parts = call("prefill", ids=ids[:, :5], state=zeros)
+    for t in range(5, 9):
+        parts = call("step", ids=ids[:, t], state=parts["state"])
+    for key in ("logits", "state"):
+        np.testing.assert_allclose(whole[key], parts[key], atol=1e-6)
+    logits, state = model.model(tf.constant(ids.T), model.model.initial_state(3))
+    np.testing.assert_allclose(whole["logits"], logits[-1], atol=1e-5)
+    np.testing.assert_allclose(whole["state"], np.stack([np.stack(layer, 1) for layer in state], 1), atol=1e-5)
+
+
+def test_a_savedmodel_holds_plain_operations_alone(tmp_path):
+    savedmodel.write(language_model(tmp_path), tmp_path / "out")
+    graph = tf.saved_model.load(str(tmp_path / "out")).signatures["generate"].graph.as_graph_def()
+    functions = list(graph.library.function)
+    operations = {node.op for f in functions for node in f.node_def}
+    assert "MatMul" in operations
+    assert not [op for op in operations if "udnn" in op or "Xla" in op]
+    assert not [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
+    assert (tmp_path / "out/assets/tokenizer.json").read_bytes() == TOKENIZER["char"].content()
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "keras"])
+def test_an_export_that_computes_something_else_is_not_left(name, tmp_path, monkeypatch):
+    model, module = language_model(tmp_path), format_of(name)
+    write = module.write
+
+    def wrong(language_model, path):
+        weight = model.model.named_weights()["layers.1.recurrent_kernel"]
+        right = weight.numpy()
+        weight.assign(right * 1.001)
+        write(language_model, path)
+        weight.assign(right)
+
+    monkeypatch.setattr(module, "write", wrong)
+    with pytest.raises(ParityError, match="not written") as caught:
+        export(model, tmp_path / "out", name)
+    assert caught.value.exit_code == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_there_is_replaced_by_force_alone(tmp_path):
+    model = language_model(tmp_path)
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="exists; --force"):
+        export(model, tmp_path / "out", "keras")
+    assert (tmp_path / "out").read_text() == "mine"
+    with pytest.raises(UsageError, match="writes a directory"):
+        export(model, tmp_path / "out", "savedmodel", force=True)
+    export(model, tmp_path / "out", "keras", force=True)
+    assert (tmp_path / "out").stat().st_size > 10_000
+    with pytest.raises(UsageError, match="no such directory"):
+        export(model, tmp_path / "none/out", "keras")
+
+
+def test_an_engine_that_is_missing_is_not_a_pass(tmp_path, monkeypatch):
+    def play(path, script):
+        raise ModuleNotFoundError("No module named 'engine'", name="engine")
+
+    monkeypatch.setattr(format_of("keras"), "play", play)
+    found = export(language_model(tmp_path), tmp_path / "out", "keras")
+    assert str(found) == "not checked: engine is not installed"
+    assert "not checked" in (tmp_path / "out.md").read_text()
+
+
+def test_a_format_whose_extra_is_missing_says_so(monkeypatch):
+    monkeypatch.setitem(export_module.FORMATS, "keras", "charlm.export.no_such_module")
+    with pytest.raises(UsageError, match=r"pip install 'charlm\[keras\]'"):
+        format_of("keras")
+
+
+@pytest.mark.parametrize(
+    ("difference", "greedy", "holds"),
+    [(None, False, True), (1e-6, True, True), (1e-6, False, False), (2e-5, True, False)],
+)
+def test_parity_is_both_logits_and_text(difference, greedy, holds):
+    assert Parity("engine", difference, greedy).holds == holds
+
+
+# ---- the page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+@every_cell
+def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, tmp_path):
+    model = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn")
+    format_of("html").write(model, tmp_path / "out.html")
+    for weight in model.model.named_weights().values():
+        weight.assign(weight.numpy().astype(np.float16).astype(np.float32))
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "out.html").as_uri())
+    for prompt, temperature, seed in (("the ", "0", 1), ("", "0.8", 7), ("é世", "1.2", 2**31 - 1)):
+        page.fill("#prompt", prompt)
+        page.fill("#temperature", temperature)
+        page.fill("#seed", str(seed))
+        page.fill("#length", "500")
+        page.click("#write")
+        page.wait_for_function("document.getElementById('stop').disabled")
+        written = page.evaluate("[...document.querySelectorAll('#text span')].map(s => s.textContent).join('')")
+        assert written == model.generate(prompt, length=500, temperature=float(temperature), seed=seed)
+    assert [url for url in asked if not url.startswith("file:")] == []
+    page.close()
+
+
+def test_a_page_has_no_sentencepiece_and_says_so(tmp_path):
+    with pytest.raises(UsageError, match="char and byte tokenizers alone"):
+        export(language_model(tmp_path, tokenizer="sentencepiece"), tmp_path / "out.html", "html")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):
+    model = language_model(tmp_path, layers=1, units=256)
+    format_of("html").write(model, tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text("utf-8")
+    assert len(text.encode()) < 1.5 * 2**20
+    record = json.loads(re.search(r'id="model">(.*?)</script>', text)[1])
+    assert sum(array["size"] for array in record["arrays"]) == model.model.count_params()
