@@ -40,7 +40,7 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
         debug: let the start-up lines through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
-    with contextlib.nullcontext() if debug else _standard_error_closed():
+    with contextlib.nullcontext() if debug else standard_error_closed():
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):  # it has started
@@ -61,8 +61,8 @@ def threads() -> int:
 
 
 @contextlib.contextmanager
-def _standard_error_closed() -> Iterator[None]:
-    """Sends file descriptor 2 nowhere: TensorFlow's C++ code writes to it before any log level is read."""
+def standard_error_closed() -> Iterator[None]:
+    """Sends file descriptor 2 nowhere, to which C++ code writes whatever the log level."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -51,6 +51,7 @@ def command(
     from charlm.export.card import place
 
     loaded = load(model, checkpoint=checkpoint, models=models)
+    say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
     found = export(loaded, destination, name, force)
     if as_json:
         record = {"path": str(destination), "format": name, "engine": found.engine, "bound": found.bound}

@@ -13,7 +13,7 @@ from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 from charlm.export.savedmodel import Served
-from charlm.runtime import portable
+from charlm.runtime import portable, standard_error_closed
 
 DIRECTORY = False
 WEIGHTS = np.float32
@@ -43,7 +43,8 @@ def play(path: Path, script: Script) -> Played:
         return found["logits"], found["state"]
 
     zeros = np.zeros(runner.get_input_details()["state"]["shape"], np.float32)
-    return Played("LiteRT", *played(step, zeros, **script._asdict()))
+    with standard_error_closed():  # it tells which kernels it takes
+        return Played("LiteRT", *played(step, zeros, **script._asdict()))
 
 
 def usage(language_model: LanguageModel, path: Path) -> str:

@@ -236,7 +236,7 @@ def usage(language_model: LanguageModel, path: Path) -> str:
         )
     sampling = {
         name: np.array([value], dtype.as_numpy_dtype)
-        for (name, (dtype, _)), value in zip(SAMPLING.items(), (80, 0.8, 0, 1.0, 1), strict=True)
+        for (name, (dtype, _)), value in zip(SAMPLING.items(), (80, 0.75, 0, 1.0, 1), strict=True)
     }
     reads_text = "text" in loaded.signatures["score"].structured_input_signature[1]
     start = language_model.tokenizer.encode("The ")
@@ -289,7 +289,9 @@ def _outputs(signature: Any) -> dict[str, Any]:
 
 
 def _listed(specs: dict[str, Any]) -> str:
+    first = ["prompt", "ids", "symbols", *SAMPLING, "text", "log_probabilities", "nats", "logits"]
+    named = sorted(specs.items(), key=lambda item: [*first, item[0]].index(item[0]))
     return ", ".join(
         f"`{name}` {spec.dtype.name} {[d if d else 'batch' if not n else 'time' for n, d in enumerate(spec.shape)]}"
-        for name, spec in specs.items()
+        for name, spec in named
     ).replace("'", "")
