@@ -21,7 +21,7 @@ resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and
 proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py
 
-parity: $(VENV)/.installed-export $(CORPUS)  ## docs/export.md: every export against its model
+parity: $(VENV)/.installed-dev $(CORPUS)  ## docs/export.md: every export against its model
 	$(VENV)/bin/python benchmarks/parity.py $(CORPUS)
 
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
@@ -41,10 +41,6 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[dev]'
-	touch $@
-
-$(VENV)/.installed-export: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --editable '.[onnx,litert,dev]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -34,6 +34,15 @@ class Rows(NamedTuple):
     position: Tensor  # symbols drawn so far; below 0 in the prompt
 
 
+class Drawn(NamedTuple):
+    """What every row took at each step of a chunk, [steps, B]."""
+
+    ids: Tensor
+    nats: Tensor  # that they cost under the model, before any sampler
+    likeliest: Tensor  # [steps, B, n] the ids of the n likeliest symbols
+    log_probabilities: Tensor  # [steps, B, n] theirs
+
+
 def _advance(
     decoder: Decoder,
     rows: Rows,
@@ -42,29 +51,32 @@ def _advance(
     seeds: Tensor,
     settings: dict[str, Setting],
     blocked: Tensor,
-    groups: int,
-) -> tuple[Tensor, Tensor, Rows]:
+    groups: int = 1,
+    alternatives: int = 0,
+) -> tuple[Drawn, Rows]:
     """Some symbols of every row, in one loop for each group of rows; the loops run side by side.
 
     Args:
         decoder: the model.
         rows: where the samples stand.
         count: how many symbols.
-        forced: [LONGEST_CHUNK] int32, the symbol that every row takes at a step; -1 where each draws its own.
+        forced: [LONGEST_CHUNK] or [LONGEST_CHUNK, B] int32, the symbol that a row takes at a step; -1 where it draws
+            its own. Groups want the same for all rows.
         seeds: [B] int32.
-        settings: of the samplers that are on, by their names.
+        settings: of the samplers that are on, by their names; of one row each, [B], in one group alone.
         blocked: [V] booleans, true for what is never drawn.
         groups: how many; they divide the rows.
+        alternatives: how many of the likeliest symbols are told at every step.
 
     Returns:
-        ids [LONGEST_CHUNK, B] and their nats under the model [LONGEST_CHUNK, B] (before any sampler), of which the
-        first `count` are set, and the rows after them.
+        what was drawn, of which the first `count` of LONGEST_CHUNK steps are set, and the rows after them.
     """
-
     shares = zip(_split(rows, groups), tf.split(seeds, groups), strict=True)
-    found = [_advance_group(decoder, rows, count, forced, seeds, settings, blocked) for rows, seeds in shares]
-    ids, nats, after = zip(*found, strict=True)
-    return tf.concat(ids, 1), tf.concat(nats, 1), _joined(after)
+    found = [
+        _advance_group(decoder, rows, count, forced, seeds, settings, blocked, alternatives) for rows, seeds in shares
+    ]
+    drawn, after = zip(*found, strict=True)
+    return Drawn(*(tf.concat(parts, 1) for parts in zip(*drawn, strict=True))), _joined(after)
 
 
 def _advance_group(
@@ -75,16 +87,27 @@ def _advance_group(
     seeds: Tensor,
     settings: dict[str, Setting],
     blocked: Tensor,
-) -> tuple[Tensor, Tensor, Rows]:
-    def body(t: Tensor, rows: Rows, ids: tf.TensorArray, nats: tf.TensorArray) -> tuple[Any, ...]:
+    alternatives: int,
+) -> tuple[Drawn, Rows]:
+    def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
         symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
+        best = tf.math.top_k(tf.nn.log_softmax(rows.logits), alternatives) if alternatives else (empty[1], empty[0])
         logits, state = decoder.step_columns(symbol, rows.state)
-        return t + 1, Rows(logits, state, recent, rows.position + 1), ids.write(t, symbol), nats.write(t, cost)
+        values = symbol, cost, best[1], best[0]
+        written = tuple(array.write(t, value) for array, value in zip(written, values, strict=True))
+        return t + 1, Rows(logits, state, recent, rows.position + 1), written
 
-    shape = rows.logits.shape[:1]
-    arrays = (tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype in (tf.int32, tf.float32))
-    _, rows, ids, nats = tf.while_loop(lambda t, *_: t < count, body, (0, rows, *arrays), parallel_iterations=1)
-    return ids.stack(), nats.stack(), rows
+    many = rows.logits.shape[0]
+    empty = tf.zeros((many, 0), tf.int32), tf.zeros((many, 0))
+    kinds = (
+        (tf.int32, [many]),
+        (tf.float32, [many]),
+        (tf.int32, [many, alternatives]),
+        (tf.float32, [many, alternatives]),
+    )
+    arrays = tuple(tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype, shape in kinds)
+    _, rows, written = tf.while_loop(lambda t, *_: t < count, body, (0, rows, arrays), parallel_iterations=1)
+    return Drawn(*(array.stack() for array in written)), rows
 
 
 def _split(rows: Rows, groups: int) -> list[Rows]:
@@ -158,11 +181,11 @@ class Generator:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
             chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
-            ids, nats, rows = advance(
+            drawn, rows = advance(
                 decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked, groups
             )
             new = slice(max(0, len(prompt) - at), count)
-            piece = ids.numpy()[new], nats.numpy()[new]
+            piece = drawn.ids.numpy()[new], drawn.nats.numpy()[new]
             spent = time.perf_counter() - began
             if len(piece[0]):
                 yield piece
@@ -182,7 +205,7 @@ class Sample:
     stopped: str
 
 
-class _Row:
+class TextRow:
     """One sample's text as it comes: decodes, looks for stop texts, holds back what may become one."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, stops: Sequence[str], seed: int) -> None:
@@ -244,7 +267,7 @@ def stream_text(
     Yields (row, text) as text becomes certain, and at last every row's `Sample`. Row n draws with seed + n.
     """
     ids = prompt_ids(tokenizer, prompt)
-    rows = [_Row(tokenizer, prompt, config.stop, (seed + n) % 2**31) for n in range(config.samples)]
+    rows = [TextRow(tokenizer, prompt, config.stop, (seed + n) % 2**31) for n in range(config.samples)]
     for new, nats in generator.stream(ids, config.length, [row.sample.seed for row in rows]):
         for n, row in enumerate(rows):
             if text := row.feed(new[:, n], nats[:, n]):

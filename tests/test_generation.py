@@ -152,8 +152,8 @@ def test_rows_in_groups_are_the_same_rows(cell):
     for groups in (1, 3):
         rows = generator.start(3, 6)
         at = Decoder.of(model, "float32"), rows, tf.constant(20), forced, tf.range(6), generator.settings
-        ids, nats, after = ADVANCE["bfloat16"](*at, generator._blocked, groups)
-        found.append((ids[:20].numpy(), nats[:20].numpy(), after))
+        drawn, after = ADVANCE["bfloat16"](*at, generator._blocked, groups)
+        found.append((drawn.ids[:20].numpy(), drawn.nats[:20].numpy(), after))
     assert (found[0][0] == found[1][0]).all()
     assert len({tuple(row) for row in found[0][0].T}) == 6
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "charlm.cli.evaluate",
     "generate": "charlm.cli.generate",
     "export": "charlm.cli.export",
+    "serve": "charlm.cli.serve",
     "info": "charlm.cli.info",
     "env": "charlm.cli.env",
     "tokenize": "charlm.cli.tokenize",

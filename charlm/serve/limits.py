@@ -1,0 +1,13 @@
+"""What one request may ask for."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Checked before any work."""
+
+    body: int = 1 << 20  # bytes
+    prompt: int = 100_000  # characters
+    length: int = 10_000  # symbols
+    texts: int = 64  # prompts times samples

@@ -1,0 +1,42 @@
+"""Prometheus' metrics of a server."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from charlm.serve.engine import Engine
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters and histograms, in a registry of their own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("charlm_requests", "Requests", ["method", "status"], registry=self._registry)
+        self._first = Histogram(
+            "charlm_first_symbol_seconds", "To a text's first symbol", buckets=SECONDS, registry=self._registry
+        )
+        self._whole = Histogram("charlm_request_seconds", "Whole requests", buckets=SECONDS, registry=self._registry)
+        for name, about, value in (
+            ("charlm_queue", "Texts that wait for a row", lambda: engine.queued),
+            ("charlm_slots_busy", "Rows of the batch that are written", lambda: engine.busy),
+            ("charlm_slots", "Rows of the batch", lambda: engine.size),
+            ("charlm_symbols_per_second", "Written in the latest chunk", lambda: engine.rate),
+        ):
+            Gauge(name, about, registry=self._registry).set_function(value)
+        Gauge("charlm_symbols_total", "Written so far", registry=self._registry).set_function(lambda: engine.symbols)
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """A request is over."""
+        self._requests.labels(method, str(status)).inc()
+        self._whole.observe(seconds)
+
+    def first_symbol(self, seconds: float) -> None:
+        """A text has its first symbol, so long after it was asked for."""
+        self._first.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

@@ -1,0 +1,169 @@
+"""Many texts in one batch, each of them what it would be alone."""
+
+import queue
+import threading
+import time
+
+import numpy as np
+import pytest
+from test_export import TOKENIZER, language_model
+
+from charlm.generation import prompt_ids
+from charlm.serve import engine as engine_module
+from charlm.serve.engine import Closed, Engine, Full, Request
+
+SETTINGS = [
+    {"temperature": 1.0},
+    {"temperature": 0.0},
+    {"temperature": 0.7, "top_k": 5},
+    {"temperature": 1.3, "top_p": 0.8},
+    {"temperature": 0.9, "top_k": 9, "top_p": 0.6},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return language_model(tmp_path_factory.mktemp("engine"), "gru", units=32)
+
+
+@pytest.fixture(scope="module")
+def running(model):
+    engine = Engine(model, waiting=40)
+    engine.start()
+    assert engine.ready.wait(120)
+    yield engine
+    engine.close()
+
+
+class Reader:
+    """Asks for a text and gathers its pieces."""
+
+    def __init__(self, engine, model, prompt="the ", length=50, seed=1, **settings):
+        self.pieces, self._queue = [], queue.Queue()
+        ids = prompt_ids(model.tokenizer, prompt)
+        self.cancel = engine.submit(Request(ids, self._queue.put, length, seed, **settings))
+
+    def next(self):
+        self.pieces.append(self._queue.get(timeout=60))
+        return self.pieces[-1]
+
+    def text(self):
+        while not self.next().stopped:
+            pass
+        return "".join(piece.text for piece in self.pieces)
+
+
+def asked(n):
+    prompts = ["the ", "", "é世 the dog ", "x" * 300]
+    return {"prompt": prompts[n % 4], "length": 20 + 37 * (n % 5), "seed": n, **SETTINGS[n % len(SETTINGS)]}
+
+
+def test_every_text_among_many_is_the_one_that_the_model_writes_alone(running, model):
+    readers = [Reader(running, model, **asked(n)) for n in range(90)]  # more than one size of batch holds
+    for n, reader in enumerate(readers):
+        assert reader.text() == model.generate(
+            asked(n).pop("prompt"), **{k: v for k, v in asked(n).items() if k != "prompt"}
+        )
+        assert reader.pieces[-1].stopped == "length"
+        assert sum(len(piece.ids) for piece in reader.pieces) == asked(n)["length"]
+
+
+def test_a_request_joins_while_another_is_written_and_does_not_change_it(running, model):
+    long = Reader(running, model, length=4000, seed=5)
+    long.next()
+    short = Reader(running, model, "dog", length=60, seed=9)
+    assert short.text() == model.generate("dog", length=60, seed=9, temperature=1.0)
+    assert running.busy == 1
+    assert long.text() == model.generate("the ", length=4000, seed=5, temperature=1.0)
+
+
+def test_a_long_prompt_does_not_stall_the_others(running, model):
+    prompt = "the quick brown fox. " * 600
+    reading = Reader(running, model, prompt, length=30, seed=2)
+    others = [Reader(running, model, length=100, seed=n) for n in range(3)]
+    for n, other in enumerate(others):
+        assert other.text() == model.generate("the ", length=100, seed=n, temperature=1.0)
+    assert not reading.pieces
+    assert reading._queue.empty()
+    assert reading.text() == model.generate(prompt, length=30, seed=2, temperature=1.0)
+
+
+def test_stop_texts_end_a_row(running, model):
+    whole = model.generate("the ", length=200, seed=3, temperature=1.0)
+    reader = Reader(running, model, length=200, seed=3, stop=(whole[40:43], "\0"))
+    assert reader.text() == whole[: whole.find(whole[40:43])]
+    assert reader.pieces[-1].stopped == "stop"
+
+
+def test_the_nats_are_the_models(running, model):
+    reader = Reader(running, model, length=40, seed=3, temperature=0.5, top_k=3, alternatives=4)
+    plain = Reader(running, model, length=40, seed=3, temperature=0.5, top_k=3)
+    assert reader.text() == plain.text()
+    assert not any(piece.likeliest for piece in plain.pieces)
+    ids = prompt_ids(model.tokenizer, "the ") + [i for piece in reader.pieces for i in piece.ids]
+    x = np.array(ids, np.int32)
+    logits, _ = model.model(x[:-1, None], model.model.initial_state(1))
+    logits = logits[:, 0].numpy().astype(np.float64)
+    nats = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(x) - 1), x[1:]]
+    np.testing.assert_allclose([n for piece in reader.pieces for n in piece.nats], nats[3:], rtol=1e-4)
+    for told, row in zip([t for piece in reader.pieces for t in piece.likeliest], logits[3:], strict=True):
+        assert list(told) == np.argsort(-row, kind="stable")[:4].tolist()
+        np.testing.assert_allclose(list(told.values()), np.sort(row)[::-1][:4] - np.log(np.exp(row).sum()), atol=1e-4)
+
+
+def test_nothing_is_written_for_who_went_away(running, model):
+    reader = Reader(running, model, length=10**6)
+    reader.next()
+    before = time.monotonic()
+    reader.cancel()
+    while running.busy:
+        time.sleep(0.001)
+    assert time.monotonic() - before < 2
+    assert all(not piece.stopped for piece in reader.pieces)
+
+
+def test_a_text_of_length_0_is_empty(running, model):
+    assert Reader(running, model, length=0).text() == ""
+
+
+def test_no_more_wait_than_may(model):
+    engine = Engine(model, waiting=3)  # not started: nothing leaves
+    room = engine_module.SIZES[-1] + 3
+    request = Request([1], print, 5, 1)
+    engine.submit(*[request] * (room - 1))
+    with pytest.raises(Full, match=f"{room - 1} requests are waiting"):
+        engine.submit(request, request)
+    engine.submit(request)
+    assert engine.queued == room
+
+
+def test_what_was_taken_is_written_before_the_end_and_nothing_is_taken_after(model):
+    engine = Engine(model)
+    engine.start()
+    readers = [Reader(engine, model, length=300, seed=n) for n in range(5)]
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    texts = [reader.text() for reader in readers]
+    closer.join(60)
+    assert texts == [model.generate("the ", length=300, seed=n, temperature=1.0) for n in range(5)]
+    with pytest.raises(Closed, match="shutting down"):
+        engine.submit(Request([1], print, 5, 1))
+
+
+def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
+    engine = Engine(model)
+    engine.start()
+    assert engine.ready.wait(60)
+    reader = Reader(engine, model, length=10**6)
+    reader.next()
+    monkeypatch.setattr(engine, "_step", lambda *a: 1 / 0)
+    while not reader.next().stopped:
+        pass
+    assert reader.pieces[-1].stopped == "failed"
+    assert "ZeroDivisionError" in engine.failure
+    with pytest.raises(Closed, match="ZeroDivisionError"):
+        engine.submit(Request([1], print, 5, 1))
+
+
+def test_the_tokenizer_of_the_tests_has_a_symbol_for_every_prompt():
+    assert not TOKENIZER["char"].unseen("the quick brown fox. é世 dogx")

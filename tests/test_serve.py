@@ -1,0 +1,275 @@
+"""A server in a thread, asked by the clients that it is for."""
+
+import json
+import threading
+import time
+
+import pytest
+from test_export import language_model
+
+httpx, openai, uvicorn = (pytest.importorskip(name) for name in ("httpx", "openai", "uvicorn"))
+pytest.importorskip("fastapi")
+
+from charlm.serve.app import build  # noqa: E402
+from charlm.serve.engine import Engine  # noqa: E402
+from charlm.serve.limits import Limits  # noqa: E402
+
+LIMITS = Limits(body=20_000, prompt=3000, length=5000, texts=8)
+
+
+class Server:
+    """A model served at any free port."""
+
+    def __init__(self, model, api_key=None, waiting=40):
+        self.model, self.engine = model, Engine(model, waiting)
+        app = build(model, "run", self.engine, LIMITS, api_key)
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        assert self.engine.ready.wait(120)
+        while not self._server.started:
+            time.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        self.http = httpx.Client(base_url=self.url, timeout=60)
+
+    def close(self):
+        self.http.close()
+        self._server.should_exit = True
+        self._thread.join(60)
+
+    def complete(self, status=200, **body):
+        answer = self.http.post("/v1/completions", json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def text(self, prompt, length, seed, **settings):
+        return self.model.generate(prompt, length=length, seed=seed, **{"temperature": 1.0, **settings})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(language_model(tmp_path_factory.mktemp("serve"), "lstm", units=32))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openais_client_completes(server, client):
+    made = client.completions.create(model="run", prompt="the ", max_tokens=60, seed=3, temperature=0.7, top_p=0.9)
+    assert made.choices[0].text == server.text("the ", 60, 3, temperature=0.7, top_p=0.9)
+    assert made.choices[0].finish_reason == "length"
+    assert made.object == "text_completion"
+    assert made.model == "run"
+    usage = made.usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (4, 60, 64)
+
+
+def test_openais_client_streams(server, client):
+    settings = {"max_tokens": 300, "seed": 3, "temperature": 1.0, "stream": True}
+    with client.completions.create(
+        model="run", prompt="é世", stream_options={"include_usage": True}, **settings
+    ) as stream:
+        chunks = list(stream)
+    assert len(chunks) > 3
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == server.text("é世", 300, 3)
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["length"]
+    assert chunks[-1].usage.completion_tokens == 300
+
+
+def test_a_stream_is_server_sent_events_and_ends_in_done(server):
+    body = {"prompt": "the ", "max_tokens": 20, "stream": True}
+    with server.http.stream("POST", "/v1/completions", json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_prompts_times_samples_have_seeds_of_their_own(server, client, stream):
+    asked = {"prompt": ["the ", "dog"], "n": 3, "max_tokens": 50, "seed": 9, "temperature": 1.0, "echo": True}
+    made = client.completions.create(model="run", stream=stream, **asked)
+    texts = [""] * 6
+    for choices in [chunk.choices for chunk in made] if stream else [made.choices]:
+        for choice in choices:
+            texts[choice.index] += choice.text
+    assert texts == [p + server.text(p, 50, 9 + n) for p in ("the ", "dog") for n in range(3)]
+
+
+def test_stop_texts(server):
+    whole = server.text("the ", 200, 3)
+    stop = whole[40:43]
+    choice = server.complete(prompt="the ", max_tokens=200, seed=3, temperature=1, stop=[stop, "\0"])["choices"][0]
+    assert choice["text"] == whole[: whole.find(stop)]
+    assert choice["finish_reason"] == "stop"
+    assert server.complete(prompt="the ", max_tokens=200, seed=3, temperature=1, stop=stop)["choices"][0] == choice
+
+
+def test_logprobs_are_the_models(server):
+    made = server.complete(prompt="the ", max_tokens=30, seed=3, temperature=0.0, logprobs=2, echo=True)["choices"][0]
+    told = made["logprobs"]
+    assert "the " + "".join(told["tokens"]) == made["text"]
+    assert [made["text"][at : at + 1] for at in told["text_offset"]] == told["tokens"]
+    for symbol, p, best in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True):
+        assert len(best) == 2
+        drawable = {symbol: told for symbol, told in best.items() if symbol != "\ufffd"}  # the unknown is never drawn
+        assert drawable[symbol] == max(drawable.values()) == pytest.approx(p, abs=1e-5)
+    assert (
+        server.complete(prompt="the ", max_tokens=30, seed=3, logprobs=0)["choices"][0]["logprobs"]["top_logprobs"]
+        is None
+    )
+    assert server.complete(prompt="the ", max_tokens=30, seed=3)["choices"][0]["logprobs"] is None
+
+
+def test_many_clients_at_once_do_not_change_each_others_texts(server):
+    found, threads = {}, []
+
+    def ask(n):
+        found[n] = server.complete(prompt="dog", max_tokens=80, seed=n, temperature=1.0)["choices"][0]["text"]
+
+    for n in range(40):
+        threads.append(threading.Thread(target=ask, args=[n]))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: server.text("dog", 80, n) for n in range(40)}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"max_tokens": 5001}, "symbols to write: 5,001 is more than 5,000"),
+        ({"prompt": "x" * 3001}, "characters of a prompt: 3,001 is more than 3,000"),
+        ({"n": 9}, "texts: 9 is more than 8"),
+        ({"prompt": ["a"] * 5, "n": 2}, "texts: 10 is more than 8"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"logprobs": 6}, "logprobs"),
+        ({"seed": -1}, "seed"),
+        ({"prompt": 7}, "prompt"),
+    ],
+)
+def test_what_is_too_much_or_wrong_is_refused_by_name(server, body, named):
+    error = server.complete(400, **body)["error"]
+    assert named in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_other_refusals(server):
+    assert "no model 'gpt'" in server.complete(404, model="gpt")["error"]["message"]
+    assert server.complete(413, prompt="é" * 20_000)["error"]["message"] == "a body of more than 20,000 bytes"
+    assert server.http.post("/v1/completions", content=b"{").status_code == 400
+    assert server.http.get("/nowhere").json()["error"]["message"] == "Not Found"
+    chunks = (b" " * 8000 for _ in range(4))  # a body that does not tell its length
+    assert server.http.post("/v1/completions", content=chunks).status_code == 413
+
+
+def test_a_prediction_in_rows(server):
+    instances = [
+        {"prompt": "the ", "length": 20, "seed": 4, "temperature": 1.0},
+        {"prompt": "", "length": 5, "top_k": 1},
+    ]
+    found = server.http.post("/v1/models/run:predict", json={"instances": instances}).json()["predictions"]
+    assert [row["text"] for row in found] == [server.text("the ", 20, 4), server.text("", 5, 0, temperature=0.0)]
+    assert [row["symbols"] for row in found] == [20, 5] == [len(row["log_probabilities"]) for row in found]
+    form = {
+        "content": '{"instances": ["the ", "dog"]}',
+        "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+    }
+    plain = server.http.post("/v1/models/run:predict", **form).json()["predictions"]  # as `curl -d` sends it
+    assert [row["symbols"] for row in plain] == [200, 200]
+
+
+def test_a_prediction_in_columns(server):
+    inputs = {"prompt": ["the ", "dog"], "length": [20, 5], "seed": 4, "temperature": [1.0]}
+    body = {"signature_name": "serving_default", "inputs": inputs}
+    found = server.http.post("/v1/models/run:predict", json=body).json()["outputs"]
+    assert found["text"] == [server.text("the ", 20, 4), server.text("dog", 5, 4)]
+    assert [len(row) for row in found["ids"]] == [20, 20]
+    for wrong in ({}, {"instances": ["a"], "inputs": ["a"]}, {"inputs": {"prompt": ["a", "b"], "length": [1, 2, 3]}}):
+        answer = server.http.post("/v1/models/run:predict", json=wrong)
+        assert answer.status_code == 400
+        assert isinstance(answer.json()["error"], str)
+    assert server.http.post("/v1/models/other:predict", json={"instances": ["a"]}).status_code == 404
+
+
+def test_the_model_is_described_for_both_kinds_of_client(server, client):
+    assert [model.id for model in client.models.list()] == ["run"]
+    assert client.models.retrieve("run").owned_by == "charlm"
+    state = server.http.get("/v1/models/run").json()["model_version_status"][0]
+    assert (state["version"], state["state"]) == ("1", "AVAILABLE")
+    signature = server.http.get("/v1/models/run/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert signature["serving_default"]["inputs"]["prompt"]["dtype"] == "DT_STRING"
+    assert server.http.get("/v1/models/other").status_code == 404
+
+
+def test_health_and_metrics(server):
+    assert server.http.get("/health").json() == {"status": "ok"}
+    assert server.http.get("/ready").json() == {"ready": True}
+    server.complete(prompt="the ", max_tokens=7)
+    lines = server.http.get("/metrics").text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values["charlm_symbols_total"]) >= 7
+    assert float(values['charlm_requests_total{method="POST",status="200"}']) >= 1
+    assert float(values["charlm_first_symbol_seconds_count"]) >= 1
+    assert {"charlm_queue", "charlm_slots_busy", "charlm_request_seconds_count"} <= values.keys()
+    assert "/v1/completions" in server.http.get("/openapi.json").json()["paths"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_work_stops_when_the_client_goes_away(server, stream):
+    body = {"prompt": "the ", "max_tokens": 5000, "stream": stream, "n": 8}
+    gone = threading.Event()
+
+    def leave():
+        with (
+            httpx.Client(base_url=server.url) as http,
+            http.stream("POST", "/v1/completions", json=body, timeout=0.3) as answer,
+        ):
+            next(answer.iter_lines())
+            gone.set()
+
+    if stream:
+        leave()
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            leave()
+    deadline = time.monotonic() + 5
+    while server.engine.busy and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not server.engine.busy
+
+
+def test_a_key_is_asked_for(tmp_path):
+    server = Server(language_model(tmp_path), api_key="secret")
+    try:
+        assert server.http.get("/health").status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sécret"}):
+            answer = server.http.post("/v1/completions", json={}, headers={k: v.encode() for k, v in headers.items()})
+            assert answer.status_code == 401
+            assert "API key" in answer.json()["error"]["message"]
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="secret") as client:
+            assert client.completions.create(model="run", prompt="a", max_tokens=3).usage.completion_tokens == 3
+    finally:
+        server.close()
+
+
+def test_a_full_queue_answers_429_and_a_dead_engine_503(tmp_path, monkeypatch):
+    server = Server(language_model(tmp_path), waiting=0)
+    try:
+        monkeypatch.setattr("charlm.serve.engine.SIZES", (0,))
+        refused = server.http.post("/v1/completions", json={})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        monkeypatch.undo()
+        server.engine.failure = "RuntimeError: gone"
+        assert server.http.get("/health").json() == {"status": "RuntimeError: gone"}
+        assert server.http.get("/health").status_code == server.http.get("/ready").status_code == 503
+        assert "gone" in server.complete(503)["error"]["message"]
+    finally:
+        server.engine.failure = None
+        server.close()
