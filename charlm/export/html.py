@@ -55,9 +55,11 @@ def write(language_model: LanguageModel, path: Path) -> None:
         "arrays": arrays,
     }
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''} of {model.units} units"
-    page = string.Template(importlib.resources.files("charlm.export").joinpath("page.html").read_text("utf-8"))
+    files = importlib.resources.files("charlm")
+    page = string.Template(files.joinpath("export/page.html").read_text("utf-8"))
     path.write_text(
         page.substitute(
+            style=files.joinpath("page.css").read_text("utf-8"),
             title=html.escape(language_model.checkpoint.path.parents[1].name),
             about=f"A recurrent language model: {model.cell.upper()}, {layers}, "
             f"{language_model.model.count_params():,} parameters, {tokenizer.vocabulary} symbols.",

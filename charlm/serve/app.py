@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
+import importlib.resources
 import json
 import secrets
+import string
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
@@ -119,7 +122,12 @@ class Service:
     """What the addresses share."""
 
     def __init__(self, language_model: LanguageModel, name: str, engine: Engine, limits: Limits) -> None:
-        self.tokenizer, self.name, self.engine, self.limits = language_model.tokenizer, name, engine, limits
+        self.model, self.tokenizer, self.name = (
+            language_model.model,
+            language_model.tokenizer,
+            name,
+        )
+        self.engine, self.limits = engine, limits
         self.metrics = Metrics(engine)
         self.created = int(time.time())
 
@@ -193,7 +201,7 @@ def build(language_model: LanguageModel, name: str, engine: Engine, limits: Limi
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title=f"charlm: {name}", version=__version__, lifespan=lifespan)
-    for routes in (_health, _completions, _models, _predictions):
+    for routes in (_page, _health, _completions, _models, _predictions):
         routes(app, service)
 
     @app.exception_handler(AnyHTTPException)
@@ -215,6 +223,21 @@ def _error(path: str, status: int, message: str, headers: Any = None) -> JSONRes
         return JSONResponse({"error": message}, status, headers)
     kind = "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)
+
+
+def _page(app: FastAPI, service: Service) -> None:
+    files, model = importlib.resources.files("charlm"), service.model
+    page = string.Template(files.joinpath("serve/page.html").read_text("utf-8")).substitute(
+        style=files.joinpath("page.css").read_text("utf-8"),
+        title=html.escape(service.name),
+        about=f"A recurrent language model: {model.config.cell.upper()}, {model.config.layers} x {model.config.units} "
+        f"units, {model.count_params():,} parameters, {model.config.vocabulary} symbols.",
+        longest=service.limits.length,
+    )
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return HTMLResponse(page)
 
 
 def _health(app: FastAPI, service: Service) -> None:

@@ -16,7 +16,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
-OPEN = ("/health", "/ready")  # to everybody
+OPEN = ("/", "/health", "/ready")  # to everybody
 
 _log = logging.getLogger("charlm.access")
 
