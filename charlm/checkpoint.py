@@ -139,6 +139,11 @@ class Checkpoint:
         """The run's record: configuration, versions, corpus."""
         return read_json(self.path / "config.json")
 
+    @property
+    def run_name(self) -> str:
+        """The name of the run that it belongs to."""
+        return self.path.parents[1].name
+
     def config(self) -> Config:
         """The configuration it was written with."""
         path = self.path / "config.json"

@@ -71,43 +71,25 @@ def _advance(
     Returns:
         what was drawn, of which the first `count` of LONGEST_CHUNK steps are set, and the rows after them.
     """
-    shares = zip(_split(rows, groups), tf.split(seeds, groups), strict=True)
-    found = [
-        _advance_group(decoder, rows, count, forced, seeds, settings, blocked, alternatives) for rows, seeds in shares
-    ]
-    drawn, after = zip(*found, strict=True)
+    many = rows.logits.shape[0] // groups
+    one, several = [many], [many, alternatives]
+    arrays = (tf.int32, one), (tf.float32, one), (tf.int32, several), (tf.float32, several)
+
+    def group(rows: Rows, seeds: Tensor) -> tuple[Drawn, Rows]:
+        def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
+            symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
+            best, likeliest = tf.math.top_k(tf.nn.log_softmax(rows.logits), alternatives)
+            logits, state = decoder.step_columns(symbol, rows.state)
+            values = zip(written, (symbol, cost, likeliest, best), strict=True)
+            written = tuple(array.write(t, value) for array, value in values)
+            return t + 1, Rows(logits, state, recent, rows.position + 1), written
+
+        empty = tuple(tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype, shape in arrays)
+        _, rows, written = tf.while_loop(lambda t, *_: t < count, body, (0, rows, empty), parallel_iterations=1)
+        return Drawn(*(array.stack() for array in written)), rows
+
+    drawn, after = zip(*map(group, _split(rows, groups), tf.split(seeds, groups)), strict=True)
     return Drawn(*(tf.concat(parts, 1) for parts in zip(*drawn, strict=True))), _joined(after)
-
-
-def _advance_group(
-    decoder: Decoder,
-    rows: Rows,
-    count: Tensor,
-    forced: Tensor,
-    seeds: Tensor,
-    settings: dict[str, Setting],
-    blocked: Tensor,
-    alternatives: int,
-) -> tuple[Drawn, Rows]:
-    def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
-        symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
-        best = tf.math.top_k(tf.nn.log_softmax(rows.logits), alternatives) if alternatives else (empty[1], empty[0])
-        logits, state = decoder.step_columns(symbol, rows.state)
-        values = symbol, cost, best[1], best[0]
-        written = tuple(array.write(t, value) for array, value in zip(written, values, strict=True))
-        return t + 1, Rows(logits, state, recent, rows.position + 1), written
-
-    many = rows.logits.shape[0]
-    empty = tf.zeros((many, 0), tf.int32), tf.zeros((many, 0))
-    kinds = (
-        (tf.int32, [many]),
-        (tf.float32, [many]),
-        (tf.int32, [many, alternatives]),
-        (tf.float32, [many, alternatives]),
-    )
-    arrays = tuple(tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype, shape in kinds)
-    _, rows, written = tf.while_loop(lambda t, *_: t < count, body, (0, rows, arrays), parallel_iterations=1)
-    return Drawn(*(array.stack() for array in written)), rows
 
 
 def _split(rows: Rows, groups: int) -> list[Rows]:

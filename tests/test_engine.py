@@ -69,12 +69,12 @@ def test_every_text_among_many_is_the_one_that_the_model_writes_alone(running, m
 
 
 def test_a_request_joins_while_another_is_written_and_does_not_change_it(running, model):
-    long = Reader(running, model, length=4000, seed=5)
+    long = Reader(running, model, length=12_000, seed=5)
     long.next()
-    short = Reader(running, model, "dog", length=60, seed=9)
-    assert short.text() == model.generate("dog", length=60, seed=9, temperature=1.0)
+    text = Reader(running, model, "dog", length=60, seed=9).text()
     assert running.busy == 1
-    assert long.text() == model.generate("the ", length=4000, seed=5, temperature=1.0)
+    assert text == model.generate("dog", length=60, seed=9, temperature=1.0)
+    assert long.text() == model.generate("the ", length=12_000, seed=5, temperature=1.0)
 
 
 def test_a_long_prompt_does_not_stall_the_others(running, model):

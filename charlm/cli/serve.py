@@ -70,7 +70,7 @@ def command(
     from charlm.serve.engine import Engine
 
     loaded = load(model, checkpoint=checkpoint, models=models)
-    name = name or loaded.checkpoint.path.parents[1].name
+    name = name or loaded.checkpoint.run_name
     access = logging.getLogger("charlm.access")
     access.addHandler(logging.StreamHandler(sys.stderr))
     access.setLevel(logging.INFO)

@@ -7,7 +7,8 @@ A format is a module here and a line in `FORMATS`. Its module has
     write       (LanguageModel, path): writes it
     play        (path, Script) -> Played: plays symbols through what was written, in the target's engine; raises
                 ModuleNotFoundError where the engine is not installed
-    usage       (LanguageModel, path) -> Markdown: what goes in and out, and an example that was run
+    usage       (LanguageModel, path, title) -> Markdown: what goes in and out, and an example that was run on what
+                is at path and will be called title
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def export(language_model: LanguageModel, destination: Path, name: str = "savedm
             found = parity.Parity(f"{error.name} is not installed")
         if not found.holds:
             raise ParityError(f"{destination}: not written, for it would not compute what the model does: {found}")
-        text = card.card(language_model, destination.name, name, written.usage(language_model, draft), found)
+        usage = written.usage(language_model, draft, destination.name)
+        text = card.card(language_model, destination.name, name, usage, found)
         if destination.is_dir():
             shutil.rmtree(destination)
         draft.replace(destination)

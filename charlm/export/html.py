@@ -60,7 +60,7 @@ def write(language_model: LanguageModel, path: Path) -> None:
     path.write_text(
         page.substitute(
             style=files.joinpath("page.css").read_text("utf-8"),
-            title=html.escape(language_model.checkpoint.path.parents[1].name),
+            title=html.escape(language_model.checkpoint.run_name),
             about=f"A recurrent language model: {model.cell.upper()}, {layers}, "
             f"{language_model.model.count_params():,} parameters, {tokenizer.vocabulary} symbols.",
             model=json.dumps(record).replace("<", "\\u003c"),
@@ -87,7 +87,7 @@ def play(path: Path, script: Script) -> Played:
     return Played(engine, np.array(logits, np.float32), greedy)
 
 
-def usage(language_model: LanguageModel, path: Path) -> str:
+def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """How to use it."""
     return """Open the file in a browser: type a prompt, choose temperature and seed, and watch it write. The ground of
 each character says how little the model expected it. The same seed and settings give the same text.

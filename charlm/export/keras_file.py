@@ -71,9 +71,9 @@ def play(path: Path, script: Script) -> Played:
     return Played(f"Keras {keras.version()}", *played(step, zeros, **script._asdict()))
 
 
-def usage(language_model: LanguageModel, path: Path) -> str:
+def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
-    model, name = language_model.config.model, path.name.partition("-")[2]
+    model = language_model.config.model
     states = [f"{kind}_{n}" for n in range(model.layers) for kind in language_model.model.cell.states]
     shown = np.round(
         _opened(path)([np.zeros((1, 1), np.int32), *[np.zeros((1, model.units), np.float32)] * len(states)])[0][
@@ -94,7 +94,7 @@ def usage(language_model: LanguageModel, path: Path) -> str:
 import keras
 import numpy as np
 
-model = keras.saving.load_model("{name}")
+model = keras.saving.load_model("{title}")
 state = [np.zeros((1, {model.units}), "float32")] * {len(states)}
 logits, *state = model([np.array([[0]], "int32"), *state])
 print(np.round(logits[0, 0, :4], 4))  # {shown}

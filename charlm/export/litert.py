@@ -47,7 +47,7 @@ def play(path: Path, script: Script) -> Played:
         return Played("LiteRT", *played(step, zeros, **script._asdict()))
 
 
-def usage(language_model: LanguageModel, path: Path) -> str:
+def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
     model, states = language_model.config.model, language_model.model.cell.states
     shape = [1, model.layers, len(states), model.units]
@@ -64,7 +64,7 @@ def usage(language_model: LanguageModel, path: Path) -> str:
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-step = Interpreter("{path.name.partition("-")[2]}").get_signature_runner()
+step = Interpreter("{title}").get_signature_runner()
 found = step(ids=np.zeros(1, np.int32), state=np.zeros({shape}, np.float32))
 print(found["logits"].argmax())
 ```

@@ -30,7 +30,7 @@ def _rows(cell: str, weights: Array) -> Array:
 
 
 def _layer(cell: str, n: int, units: int, weights: list[Array], states: tuple[str, ...]) -> tuple[list[Any], list[Any]]:
-    """A layer's nodes, [T, B, E] `x{n}` to [T, B, H] `x{n+1}`, and its initializers."""
+    """A layer's nodes, from [T, B, E] `x{n}` and states [1, B, H] to [T, B, H] `x{n+1}`, and its initializers."""
     kernel, recurrent_kernel, bias = weights
     biases = [bias, np.zeros_like(bias)] if bias.ndim == 1 else list(bias)
     constants = {
@@ -38,15 +38,12 @@ def _layer(cell: str, n: int, units: int, weights: list[Array], states: tuple[st
         f"R{n}": _rows(cell, recurrent_kernel),
         f"B{n}": np.concatenate([_rows(cell, b[None])[:, :, 0] for b in biases], 1),
     }
-    befores = [f"before_{s}{n}" for s in states]
-    nodes = [helper.make_node("Unsqueeze", [f"in_{s}{n}", "zero"], [b]) for s, b in zip(states, befores, strict=True)]
-    settings: dict[str, Any] = {"hidden_size": units}
-    if cell == "gru":
-        settings["linear_before_reset"] = 1
-    afters = [f"after_{s}{n}" for s in states]
-    nodes.append(helper.make_node(OPERATORS[cell], [f"x{n}", *constants, "", *befores], [f"y{n}", *afters], **settings))
-    nodes.append(helper.make_node("Squeeze", [f"y{n}", "one"], [f"x{n + 1}"]))
-    nodes += [helper.make_node("Squeeze", [a, "zero"], [f"out_{a[6:]}"]) for a in afters]
+    befores, afters = ([f"{when}_{s}{n}" for s in states] for when in ("before", "after"))
+    settings = {"hidden_size": units} | ({"linear_before_reset": 1} if cell == "gru" else {})
+    nodes = [
+        helper.make_node(OPERATORS[cell], [f"x{n}", *constants, "", *befores], [f"y{n}", *afters], **settings),
+        helper.make_node("Squeeze", [f"y{n}", "one"], [f"x{n + 1}"]),
+    ]
     return nodes, [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in constants.items()]
 
 
@@ -65,6 +62,8 @@ def graph_of(language_model: LanguageModel, step: bool) -> onnx.ModelProto:
         "bias": model.bias.numpy(),
         "zero": np.array([0], np.int64),
         "one": np.array([1], np.int64),
+        "apart": np.array([config.layers * len(states), -1, config.units], np.int64),
+        "together": np.array([config.layers, len(states), -1, config.units], np.int64),
     }
     nodes, initializers = [], [numpy_helper.from_array(a, name) for name, a in constants.items()]
     if step:
@@ -72,22 +71,17 @@ def graph_of(language_model: LanguageModel, step: bool) -> onnx.ModelProto:
     else:
         nodes.append(helper.make_node("Transpose", ["ids"], ["times"], perm=[1, 0]))
     nodes.append(helper.make_node("Gather", ["embedding", "times"], ["x0"]))
-    layers = [f"layer{n}" for n in range(config.layers)]
-    ones = helper.make_node("Split", ["state"], [f"{name}_" for name in layers], axis=1)
-    nodes.append(ones)
-    for n, name in enumerate(layers):
-        nodes.append(helper.make_node("Squeeze", [f"{name}_", "one"], [name]))
-        nodes.append(helper.make_node("Split", [name], [f"{name}_{s}" for s in states], axis=1))
-        nodes += [helper.make_node("Squeeze", [f"{name}_{s}", "one"], [f"in_{s}{n}"]) for s in states]
-        more, weights = _layer(
-            config.cell, n, config.units, [w.numpy() for w in model.recurrent_layers[n].weights], states
-        )
+    kept = [f"{s}{n}" for n in range(config.layers) for s in states]
+    nodes.append(helper.make_node("Transpose", ["state"], ["by_layer"], perm=[1, 2, 0, 3]))
+    nodes.append(helper.make_node("Reshape", ["by_layer", "apart"], ["befores"]))
+    nodes.append(helper.make_node("Split", ["befores"], [f"before_{name}" for name in kept], axis=0))
+    for n, layer in enumerate(model.recurrent_layers):
+        more, weights = _layer(config.cell, n, config.units, [w.numpy() for w in layer.weights], states)
         nodes += more
         initializers += weights
-        nodes += [helper.make_node("Unsqueeze", [f"out_{s}{n}", "one"], [f"packed_{s}{n}"]) for s in states]
-        nodes.append(helper.make_node("Concat", [f"packed_{s}{n}" for s in states], [f"packed{n}"], axis=1))
-        nodes.append(helper.make_node("Unsqueeze", [f"packed{n}", "one"], [f"stacked{n}"]))
-    nodes.append(helper.make_node("Concat", [f"stacked{n}" for n in range(config.layers)], ["state_after"], axis=1))
+    nodes.append(helper.make_node("Concat", [f"after_{name}" for name in kept], ["afters"], axis=0))
+    nodes.append(helper.make_node("Reshape", ["afters", "together"], ["by_layer_after"]))
+    nodes.append(helper.make_node("Transpose", ["by_layer_after"], ["state_after"], perm=[2, 0, 1, 3]))
     nodes.append(helper.make_node("MatMul", [f"x{config.layers}", "projection"], ["products"]))
     nodes.append(helper.make_node("Add", ["products", "bias"], ["rows"]))
     if step:
@@ -141,7 +135,7 @@ def play(path: Path, script: Script) -> Played:
     return Played(f"ONNX Runtime {onnxruntime.__version__}", np.stack([stepped, whole[0]]), greedy)
 
 
-def usage(language_model: LanguageModel, path: Path) -> str:
+def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
     import onnxruntime
 

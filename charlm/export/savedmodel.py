@@ -225,7 +225,7 @@ def play(path: Path, script: Script) -> Played:
             return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist())
 
 
-def usage(language_model: LanguageModel, path: Path) -> str:
+def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
     loaded = tf.saved_model.load(str(path))
     rows = []
@@ -252,7 +252,7 @@ def usage(language_model: LanguageModel, path: Path) -> str:
     curl = "The tokenizer is sentencepiece, which plain TensorFlow has not: `assets/tokenizer.model` makes the ids.\n"
     if reads_text:
         request = json.dumps({"instances": [{k: v[0].item() for k, v in (prompt | sampling).items()}]})
-        url = f"http://localhost:8501/v1/models/{path.name.partition('-')[2]}:predict"
+        url = f"http://localhost:8501/v1/models/{title}:predict"
         curl = f"TensorFlow Serving answers the same over HTTP:\n\n```\ncurl -d '{request}' {url}\n```\n"
     states = " and ".join(language_model.model.cell.states)
     return f"""## Signatures
@@ -272,7 +272,7 @@ A score leaves a text's first symbol out, for nothing comes before it.
 ```python
 import tensorflow as tf
 
-generate = tf.saved_model.load("{path.name.partition("-")[2]}").signatures["generate"]
+generate = tf.saved_model.load("{title}").signatures["generate"]
 found = generate({shown})
 print(found["text"][0].numpy().decode())
 ```

@@ -125,7 +125,7 @@ class Engine:
         self._decoder, self._vocabulary = Decoder.of(model, "float32"), model.config.vocabulary
         self._model = model
         self._blocked = tf.constant(np.isin(np.arange(self._vocabulary), self.tokenizer.blocked))
-        self._most_waiting = waiting
+        self._most_waiting, self._alternatives = waiting, min(ALTERNATIVES, self._vocabulary)
         self._waiting: deque[_Slot] = deque()
         self._slots: list[_Slot | None] = [None] * SIZES[0]
         self._rows = self._empty(SIZES[0])
@@ -216,11 +216,10 @@ class Engine:
 
     def _compile(self, size: int) -> None:
         forced, ones = np.zeros((LONGEST_CHUNK, size), np.int32), np.ones(size, np.float32)
-        for settings in (
-            {"temperature": ones},
-            {"temperature": ones, "top_k": np.zeros(size, np.int32), "top_p": ones},
-        ):
-            self._step(self._empty(size), 1, forced, np.zeros(size, np.int32), settings, 0)
+        restricted = {"temperature": ones, "top_k": np.zeros(size, np.int32), "top_p": ones}
+        for settings in {"temperature": ones}, restricted:
+            for alternatives in 0, self._alternatives:
+                self._step(self._empty(size), 1, forced, np.zeros(size, np.int32), settings, alternatives)
 
     def _step(
         self, rows: Rows, count: int, forced: Any, seeds: Any, settings: dict[str, Any], alternatives: int
@@ -285,7 +284,7 @@ class Engine:
             settings["top_k"] = np.array([r.top_k if r else 0 for r in active], np.int32)
             settings["top_p"] = np.array([r.top_p if r else 1.0 for r in active], np.float32)
         seeds = np.array([r.seed if r else 0 for r in active], np.int32)
-        alternatives = min(ALTERNATIVES, self._vocabulary) if any(r and r.alternatives for r in active) else 0
+        alternatives = self._alternatives if any(r and r.alternatives for r in active) else 0
         drawn, self._rows = self._step(self._rows, count, forced, seeds, settings, alternatives)
         for n, slot in enumerate(slots):
             if slot is None or slot.cancelled:

@@ -1,0 +1,157 @@
+"""OpenAI's completions."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from charlm.serve.engine import ALTERNATIVES, Piece
+from charlm.serve.engine import Request as Row
+from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature, Writing
+
+
+class StreamOptions(BaseModel):
+    """OpenAI's options of a stream."""
+
+    include_usage: bool = False
+
+
+class Completion(BaseModel):
+    """OpenAI's completion request. Tokens are the model's symbols."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "Once upon a time", "max_tokens": 100, "temperature": 0.7, "seed": 1}]
+        }
+    )
+    prompt: str | list[str] = ""
+    model: str | None = None
+    max_tokens: Count = LENGTH
+    temperature: Temperature = TEMPERATURE
+    top_p: Probability = 1.0
+    n: Annotated[int, Field(ge=1)] = 1
+    seed: Seed | None = None
+    stop: str | list[str] | None = None
+    echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=ALTERNATIVES)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+
+def add_completions(app: FastAPI, service: Service) -> None:
+    """Adds the address."""
+
+    @app.post("/v1/completions", summary="Text that goes on from a prompt (OpenAI)")
+    async def completions(body: Completion, request: Request) -> Response:
+        service.known(service.name if body.model is None else body.model)
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        service.checked("texts", len(prompts) * body.n, service.limits.texts)
+        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        stop = tuple(s for s in ([body.stop] if isinstance(body.stop, str) else body.stop or ()) if s)
+        settings = {"temperature": body.temperature, "top_p": body.top_p, "stop": stop}
+        settings["alternatives"] = body.logprobs or 0
+        rows = [service.row(prompt, body.max_tokens, seed + k, **settings) for prompt in prompts for k in range(body.n)]
+        echoes = [prompt if body.echo else "" for prompt in prompts for _ in range(body.n)]
+        read = sum(len(row.prompt) for row, _ in rows[:: body.n])
+        head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": service.name,
+        }
+        if body.stream:
+            return await _streamed(service, body, head, rows, echoes, read)
+        async with service.writing(rows) as writings:
+            pieces = await service.whole(request, writings)
+        choices = []
+        for index, (echo, parts) in enumerate(zip(echoes, pieces, strict=True)):
+            text = echo + "".join(part.text for part in parts)
+            choices.append(_choice(service, body, index, text, parts, len(echo)))
+        written = sum(len(part.ids) for parts in pieces for part in parts)
+        return JSONResponse({**head, "choices": choices, "usage": _usage(read, written)})
+
+
+def _usage(read: int, written: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def _choice(
+    service: Service, body: Completion, index: int, text: str, pieces: Sequence[Piece], offset: int
+) -> dict[str, Any]:
+    stopped = pieces[-1].stopped if pieces else None
+    told = None if body.logprobs is None else _logprobs(service, pieces, offset)
+    return {"text": text, "index": index, "logprobs": told, "finish_reason": stopped}
+
+
+def _logprobs(service: Service, pieces: Sequence[Piece], offset: int) -> dict[str, Any]:
+    symbols = [service.symbol(i) for piece in pieces for i in piece.ids]
+    offsets = list(itertools.accumulate(map(len, symbols[:-1]), initial=offset)) if symbols else []
+    best = [{service.symbol(i): p for i, p in told.items()} for piece in pieces for told in piece.likeliest]
+    return {
+        "tokens": symbols,
+        "token_logprobs": [-nats for piece in pieces for nats in piece.nats],
+        "top_logprobs": best or None,
+        "text_offset": offsets,
+    }
+
+
+async def _streamed(
+    service: Service,
+    body: Completion,
+    head: dict[str, Any],
+    rows: list[tuple[Row, Writing]],
+    echoes: list[str],
+    read: int,
+) -> Response:
+    """Server-sent events, one for each piece; errors before the first are answers of their own."""
+    context = service.writing(rows)
+    writings = await context.__aenter__()
+    arrived: asyncio.Queue[tuple[int, Piece | None]] = asyncio.Queue()
+
+    async def forwarded(index: int, writing: Writing) -> None:
+        try:
+            async for piece in writing.pieces():
+                await arrived.put((index, piece))
+        except HTTPException:
+            await arrived.put((index, None))
+
+    async def events() -> AsyncIterator[str]:
+        tasks = [asyncio.ensure_future(forwarded(n, writing)) for n, writing in enumerate(writings)]
+        left, written, offsets = len(rows), 0, list(map(len, echoes))
+        try:
+            for index, echo in enumerate(echoes):
+                if echo:
+                    yield _event({**head, "choices": [_choice(service, body, index, echo, (), 0)]})
+            while left:
+                index, piece = await arrived.get()
+                if piece is None:
+                    yield _event({"error": {"message": "the engine has died", "type": "server_error"}})
+                    return
+                left -= piece.stopped is not None
+                written += len(piece.ids)
+                if piece.text or piece.stopped or body.logprobs is not None:
+                    choice = _choice(service, body, index, piece.text, (piece,), offsets[index])
+                    yield _event({**head, "choices": [choice]})
+                offsets[index] += sum(len(service.symbol(i)) for i in piece.ids) if body.logprobs is not None else 0
+            if body.stream_options and body.stream_options.include_usage:
+                yield _event({**head, "choices": [], "usage": _usage(read, written)})
+            yield "data: [DONE]\n\n"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await context.__aexit__(None, None, None)
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -1,0 +1,136 @@
+"""TensorFlow Serving's predictions, and the model as both kinds of client ask for it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, ConfigDict
+
+from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature
+
+
+class Instance(BaseModel):
+    """One row of a prediction: the inputs of the exported model's `generate`."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: str
+    length: Count = LENGTH
+    temperature: Temperature = TEMPERATURE
+    top_k: Count = 0
+    top_p: Probability = 1.0
+    seed: Seed | None = None
+
+
+class Prediction(BaseModel):
+    """TensorFlow Serving's request: rows (`instances`) or columns (`inputs`)."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"instances": [{"prompt": "Once upon a time", "length": 100}]}]}
+    )
+    signature_name: str = "serving_default"
+    instances: list[str | Instance] | None = None
+    inputs: dict[str, Any] | list[str] | None = None
+
+
+def add_models(app: FastAPI, service: Service) -> None:
+    """Adds the addresses."""
+
+    def described() -> dict[str, Any]:
+        state = "AVAILABLE" if service.engine.ready.is_set() else "LOADING"
+        status = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+        about = {"id": service.name, "object": "model", "created": service.created, "owned_by": "charlm"}
+        return about | {"model_version_status": [status]}
+
+    @app.get("/v1/models", summary="The models there are (OpenAI)")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [described()]}
+
+    @app.get("/v1/models/{name}", summary="A model (OpenAI) and its state (TensorFlow Serving)")
+    async def model(name: str) -> dict[str, Any]:
+        service.known(name)
+        return described()
+
+    @app.get("/v1/models/{name}/metadata", summary="What goes into a prediction and comes out (TensorFlow Serving)")
+    async def metadata(name: str) -> dict[str, Any]:
+        service.known(name)
+        kinds = {"prompt": "DT_STRING", "length": "DT_INT32", "temperature": "DT_FLOAT", "top_k": "DT_INT32"}
+        kinds |= {"top_p": "DT_FLOAT", "seed": "DT_INT32"}
+        out = {"text": "DT_STRING", "symbols": "DT_INT32"}
+        wide = {"ids": "DT_INT32", "log_probabilities": "DT_FLOAT"}
+        signature = {
+            "inputs": {key: _tensor(key, kind, ["-1"]) for key, kind in kinds.items()},
+            "outputs": {key: _tensor(key, kind, ["-1"]) for key, kind in out.items()}
+            | {key: _tensor(key, kind, ["-1", "-1"]) for key, kind in wide.items()},
+            "method_name": "tensorflow/serving/predict",
+        }
+        return {
+            "model_spec": {"name": name, "signature_name": "", "version": "1"},
+            "metadata": {"signature_def": {"signature_def": {"serving_default": signature, "generate": signature}}},
+        }
+
+
+def _tensor(name: str, kind: str, shape: list[str]) -> dict[str, Any]:
+    dimensions = [{"size": size, "name": ""} for size in shape]
+    return {"dtype": kind, "tensor_shape": {"dim": dimensions, "unknown_rank": False}, "name": name}
+
+
+def add_predictions(app: FastAPI, service: Service) -> None:
+    """Adds the addresses."""
+
+    @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs (TensorFlow Serving)")
+    async def predict(name: str, body: Prediction, request: Request) -> dict[str, Any]:
+        service.known(name)
+        if body.signature_name not in ("serving_default", "generate"):
+            raise HTTPException(
+                404, f"there is no signature {body.signature_name!r}, only serving_default and generate"
+            )
+        if (body.instances is None) == (body.inputs is None):
+            raise HTTPException(400, "either instances or inputs must be there")
+        instances = body.instances if body.instances is not None else _rows_of(body.inputs)
+        asked = [Instance(prompt=i) if isinstance(i, str) else i for i in instances]
+        rows = []
+        for instance in asked:
+            seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
+            settings = {"temperature": instance.temperature, "top_k": instance.top_k, "top_p": instance.top_p}
+            rows.append(service.row(instance.prompt, instance.length, seed, **settings))
+        async with service.writing(rows) as writings:
+            pieces = await service.whole(request, writings)
+        found: list[dict[str, Any]] = [
+            {
+                "text": "".join(part.text for part in parts),
+                "ids": [i for part in parts for i in part.ids],
+                "log_probabilities": [-nats for part in parts for nats in part.nats],
+                "symbols": sum(len(part.ids) for part in parts),
+            }
+            for parts in pieces
+        ]
+        if body.instances is not None:
+            return {"predictions": found}
+        longest = max((row["symbols"] for row in found), default=0)
+        for row in found:
+            for key in ("ids", "log_probabilities"):
+                row[key] += [0] * (longest - row["symbols"])
+        return {"outputs": {key: [row[key] for row in found] for key in found[0]} if found else {}}
+
+
+def _rows_of(inputs: Any) -> list[Instance]:
+    """The rows of columns; a column of one value, or a single value, is every row's."""
+    columns = inputs if isinstance(inputs, dict) else {"prompt": inputs}
+    prompts = columns.get("prompt")
+    if not isinstance(prompts, list):
+        prompts = [prompts]
+    rows = []
+    for n in range(len(prompts)):
+        row = {}
+        for key, column in columns.items():
+            values = column if isinstance(column, list) else [column]
+            if len(values) not in (1, len(prompts)):
+                raise HTTPException(400, f"inputs.{key}: {len(values)} values for {len(prompts)} prompts")
+            row[key] = values[n if len(values) > 1 else 0]
+        try:
+            rows.append(Instance.model_validate(row))
+        except ValueError as error:
+            raise HTTPException(400, f"inputs: {error.errors()[0]['msg']}") from None  # type: ignore[attr-defined]
+    return rows
