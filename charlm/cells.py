@@ -1,7 +1,8 @@
 """The equations of one time step of each recurrent layer, and their derivatives.
 
 A step has B lanes and is feature-major: x is `[E, B]`, the state h (and c) and every gate `[H, B]`, so that each
-gate is a contiguous block of rows. δ stands for dL/d. docs/bptt.md derives the backward equations.
+gate is a contiguous block of rows; forward it can be lane-major too, with every shape the other way round. δ stands for
+dL/d. docs/bptt.md derives the backward equations.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ class Cell(ABC):
     direct: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
+    def forward(
+        self, projected: Tensor, recurrent: Tensor, state: State, axis: int = 0
+    ) -> tuple[State, tuple[Tensor, ...]]:
         """One step.
 
         Args:
             projected: W'x + b, [G, B].
             recurrent: U'h (GRU: + its recurrent bias), [G, B].
             state: h (and c) before the step.
+            axis: of the gates; 1 where lanes come first.
 
         Returns:
             The state after the step, and the activations that `backward` needs, each [H, B].
@@ -75,8 +79,10 @@ class LSTM(Cell):
     states = ("h", "c")
     direct = ("c",)
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
-        zi, zf, zg, zo = tf.split(projected + recurrent, 4)
+    def forward(
+        self, projected: Tensor, recurrent: Tensor, state: State, axis: int = 0
+    ) -> tuple[State, tuple[Tensor, ...]]:
+        zi, zf, zg, zo = tf.split(projected + recurrent, 4, axis)
         i, f, g, o = tf.sigmoid(zi), tf.sigmoid(zf), tf.tanh(zg), tf.sigmoid(zo)
         c = f * state[1] + i * g
         tanh_c = tf.tanh(c)
@@ -109,8 +115,10 @@ class GRU(Cell):
     states = ("h",)
     direct = ("h",)
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
-        (xz, xr, xn), (uz, ur, un) = tf.split(projected, 3), tf.split(recurrent, 3)
+    def forward(
+        self, projected: Tensor, recurrent: Tensor, state: State, axis: int = 0
+    ) -> tuple[State, tuple[Tensor, ...]]:
+        (xz, xr, xn), (uz, ur, un) = tf.split(projected, 3, axis), tf.split(recurrent, 3, axis)
         z, r = tf.sigmoid(xz + uz), tf.sigmoid(xr + ur)
         n = tf.tanh(xn + r * un)
         return (z * state[0] + (1 - z) * n,), (z, r, n, un)
@@ -135,7 +143,9 @@ class RNN(Cell):
     states = ("h",)
     direct = ()
 
-    def forward(self, projected: Tensor, recurrent: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
+    def forward(
+        self, projected: Tensor, recurrent: Tensor, state: State, axis: int = 0
+    ) -> tuple[State, tuple[Tensor, ...]]:
         h = tf.tanh(projected + recurrent)
         return (h,), (h,)
 

@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     """Where B samples stand between chunks."""
 
     logits: Tensor  # [B, V] of the next symbol
-    state: ModelState  # as columns, each [H, B]
+    state: ModelState  # as columns, each [H, B], or as rows
     recent: Tensor  # [B, RECENT] the last ids, -1 before the first
     position: Tensor  # symbols drawn so far; below 0 in the prompt
 
@@ -43,7 +43,7 @@ class Drawn(NamedTuple):
     log_probabilities: Tensor  # [steps, B, n] theirs
 
 
-def _advance(
+def advance(
     decoder: Decoder,
     rows: Rows,
     count: Tensor,
@@ -53,6 +53,7 @@ def _advance(
     blocked: Tensor,
     groups: int = 1,
     alternatives: int = 0,
+    columns: bool = True,
 ) -> tuple[Drawn, Rows]:
     """Some symbols of every row, in one loop for each group of rows; the loops run side by side.
 
@@ -67,11 +68,12 @@ def _advance(
         blocked: [V] booleans, true for what is never drawn.
         groups: how many; they divide the rows.
         alternatives: how many of the likeliest symbols are told at every step.
+        columns: whether states are columns; groups want it.
 
     Returns:
         what was drawn, of which the first `count` of LONGEST_CHUNK steps are set, and the rows after them.
     """
-    many = rows.logits.shape[0] // groups
+    many, step = rows.logits.shape[0] // groups, decoder.step_columns if columns else decoder.step
     one, several = [many], [many, alternatives]
     arrays = (tf.int32, one), (tf.float32, one), (tf.int32, several), (tf.float32, several)
 
@@ -79,7 +81,7 @@ def _advance(
         def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
             symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
             best, likeliest = tf.math.top_k(tf.nn.log_softmax(rows.logits), alternatives)
-            logits, state = decoder.step_columns(symbol, rows.state)
+            logits, state = step(symbol, rows.state)
             values = zip(written, (symbol, cost, likeliest, best), strict=True)
             written = tuple(array.write(t, value) for array, value in values)
             return t + 1, Rows(logits, state, recent, rows.position + 1), written
@@ -124,7 +126,7 @@ def _chosen(
 
 
 # In float32 the whole loop is one compiled kernel. XLA has no bfloat16 products of the processor's, TensorFlow has.
-ADVANCE = {"float32": kernel(_advance), "bfloat16": tf.function(_advance, autograph=False)}
+ADVANCE = {"float32": kernel(advance), "bfloat16": tf.function(advance, autograph=False)}
 
 
 class Generator:
@@ -152,7 +154,7 @@ class Generator:
 
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
-        advance, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
+        compiled, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
         groups = lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
@@ -163,7 +165,7 @@ class Generator:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
             chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
-            drawn, rows = advance(
+            drawn, rows = compiled(
                 decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked, groups
             )
             new = slice(max(0, len(prompt) - at), count)
@@ -196,6 +198,10 @@ class TextRow:
 
     def feed(self, ids: npt.NDArray[np.int32], nats: npt.NDArray[np.float32]) -> str:
         """Takes symbols until a stop text is complete; returns the text that is certain by then."""
+        if not self._stops:
+            self.sample.symbols += len(ids)
+            self.sample.nats = sum(nats.tolist(), self.sample.nats)
+            return self._emit(self._decoder.feed(ids.tolist()))
         text = ""
         for symbol, cost in zip(ids.tolist(), nats.tolist(), strict=True):
             if self.sample.stopped:

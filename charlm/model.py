@@ -198,7 +198,10 @@ class CharLM(keras.Model):
 
 
 class Decoder(NamedTuple):
-    """A model made ready to go one symbol at a time: no loop, no gradient, no dropout; a tree that graphs can take."""
+    """A model made ready to go one symbol at a time: no loop, no gradient, no dropout; a tree that graphs can take.
+
+    The matrices of products may have rows of zeros below.
+    """
 
     cell: str
     table: Tensor  # [V, G], what each symbol adds to the first layer's gates
@@ -226,25 +229,54 @@ class Decoder(NamedTuple):
 
     def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
-        logits, columns = self.step_columns(ids, tf.nest.map_structure(tf.transpose, state))
-        return logits, tf.nest.map_structure(tf.transpose, columns)
+        after = self.read(ids, state)
+        return _product(self.projection, after[-1][0], self.bias.shape[0], 1) + tf.transpose(self.bias), after
+
+    def read(self, ids: Tensor, state: ModelState) -> ModelState:
+        """`step` without the logits."""
+        return self._after(tf.gather(self.table, ids), state, 1)
 
     def step_columns(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """`step` with every state as columns, [H, B]."""
+        after = self._after(tf.transpose(tf.gather(self.table, ids)), state, 0)
+        return tf.transpose(_product(self.projection, after[-1][0], self.bias.shape[0], 0) + self.bias), after
+
+    def padded(self, multiple: int) -> Decoder:
+        """The same with rows of zeros below every matrix, to a multiple of so many."""
+
+        def padded(weights: Tensor) -> Tensor:
+            return tf.pad(weights, [[0, -weights.shape[0] % multiple], [0, 0]])
+
+        kernels, recurrent_kernels = tuple(map(padded, self.kernels)), tuple(map(padded, self.recurrent_kernels))
+        return self._replace(kernels=kernels, recurrent_kernels=recurrent_kernels, projection=padded(self.projection))
+
+    def _after(self, projected: Tensor, state: ModelState, axis: int) -> ModelState:
+        """The state after a step; features are along `axis`."""
         after: list[State] = []
-        projected, precision = tf.transpose(tf.gather(self.table, ids)), self.recurrent_kernels[0].dtype
-        for n, (recurrent_kernel, columns) in enumerate(zip(self.recurrent_kernels, state, strict=True)):
+        gates = self.table.shape[1]
+        for n, (recurrent_kernel, before) in enumerate(zip(self.recurrent_kernels, state, strict=True)):
             if n:
-                projected = tf.matmul(self.kernels[n - 1], tf.cast(after[-1][0], precision))
-            recurrent = tf.matmul(recurrent_kernel, tf.cast(columns[0], precision))
-            after.append(_decoded(self.cell, projected, recurrent, columns, self.biases[n]))
-        return tf.transpose(tf.matmul(self.projection, after[-1][0]) + self.bias), tuple(after)
+                projected = _product(self.kernels[n - 1], after[-1][0], gates, axis)
+            recurrent = _product(recurrent_kernel, before[0], gates, axis)
+            biases = tuple(map(tf.transpose, self.biases[n])) if axis else self.biases[n]
+            after.append(_decoded(self.cell, projected, recurrent, before, biases, axis))
+        return tuple(after)
+
+
+def _product(weights: Tensor, values: Tensor, features: int, axis: int) -> Tensor:
+    """The first features of a product, which are along `axis`, of values [H, B], or [B, H]."""
+    values = tf.cast(values, weights.dtype)
+    if axis:
+        return tf.matmul(values, weights, transpose_b=True)[:, :features]
+    return tf.matmul(weights, values)[:features]
 
 
 @kernel
-def _decoded(cell: str, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...]) -> State:
+def _decoded(
+    cell: str, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...], axis: int
+) -> State:
     """The state after one step from the products W'x and U'h, and the state before."""
-    return CELLS[cell].forward(*with_biases(projected, recurrent, biases), state)[0]
+    return CELLS[cell].forward(*with_biases(projected, recurrent, biases), state, axis)[0]
 
 
 def build_model(

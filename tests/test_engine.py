@@ -41,7 +41,8 @@ class Reader:
     def __init__(self, engine, model, prompt="the ", length=50, seed=1, **settings):
         self.pieces, self._queue = [], queue.Queue()
         ids = prompt_ids(model.tokenizer, prompt)
-        self.cancel = engine.submit(Request(ids, self._queue.put, length, seed, **settings))
+        request = Request(ids, length, seed, **settings)
+        self.cancel = engine.submit([request], lambda n, piece: self._queue.put(piece))
 
     def next(self):
         self.pieces.append(self._queue.get(timeout=60))
@@ -129,11 +130,11 @@ def test_a_text_of_length_0_is_empty(running, model):
 def test_no_more_wait_than_may(model):
     engine = Engine(model, waiting=3)  # not started: nothing leaves
     room = engine_module.SIZES[-1] + 3
-    request = Request([1], print, 5, 1)
-    engine.submit(*[request] * (room - 1))
+    request = Request([1], 5, 1)
+    engine.submit([request] * (room - 1), print)
     with pytest.raises(Full, match=f"{room - 1} requests are waiting"):
-        engine.submit(request, request)
-    engine.submit(request)
+        engine.submit([request, request], print)
+    engine.submit([request], print)
     assert engine.queued == room
 
 
@@ -147,7 +148,7 @@ def test_what_was_taken_is_written_before_the_end_and_nothing_is_taken_after(mod
     closer.join(60)
     assert texts == [model.generate("the ", length=300, seed=n, temperature=1.0) for n in range(5)]
     with pytest.raises(Closed, match="shutting down"):
-        engine.submit(Request([1], print, 5, 1))
+        engine.submit([Request([1], 5, 1)], print)
 
 
 def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
@@ -156,13 +157,13 @@ def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
     assert engine.ready.wait(60)
     reader = Reader(engine, model, length=10**6)
     reader.next()
-    monkeypatch.setattr(engine, "_step", lambda *a: 1 / 0)
+    monkeypatch.setattr(engine._batch, "advance", lambda *a: 1 / 0)
     while not reader.next().stopped:
         pass
     assert reader.pieces[-1].stopped == "failed"
     assert "ZeroDivisionError" in engine.failure
     with pytest.raises(Closed, match="ZeroDivisionError"):
-        engine.submit(Request([1], print, 5, 1))
+        engine.submit([Request([1], 5, 1)], print)
 
 
 def test_the_tokenizer_of_the_tests_has_a_symbol_for_every_prompt():

@@ -14,7 +14,7 @@ from charlm.serve.app import build  # noqa: E402
 from charlm.serve.engine import Engine  # noqa: E402
 from charlm.serve.limits import Limits  # noqa: E402
 
-LIMITS = Limits(body=20_000, prompt=3000, length=5000, texts=8)
+LIMITS = Limits(body=20_000, prompt=3000, length=100_000, texts=8)
 
 
 class Server:
@@ -70,15 +70,15 @@ def test_openais_client_completes(server, client):
 
 
 def test_openais_client_streams(server, client):
-    settings = {"max_tokens": 300, "seed": 3, "temperature": 1.0, "stream": True}
+    settings = {"max_tokens": 3000, "seed": 3, "temperature": 1.0, "stream": True}
     with client.completions.create(
         model="run", prompt="é世", stream_options={"include_usage": True}, **settings
     ) as stream:
         chunks = list(stream)
     assert len(chunks) > 3
-    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == server.text("é世", 300, 3)
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == server.text("é世", 3000, 3)
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["length"]
-    assert chunks[-1].usage.completion_tokens == 300
+    assert chunks[-1].usage.completion_tokens == 3000
 
 
 def test_a_stream_is_server_sent_events_and_ends_in_done(server):
@@ -143,7 +143,7 @@ def test_many_clients_at_once_do_not_change_each_others_texts(server):
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({"max_tokens": 5001}, "symbols to write: 5,001 is more than 5,000"),
+        ({"max_tokens": 100_001}, "symbols to write: 100,001 is more than 100,000"),
         ({"prompt": "x" * 3001}, "characters of a prompt: 3,001 is more than 3,000"),
         ({"n": 9}, "texts: 9 is more than 8"),
         ({"prompt": ["a"] * 5, "n": 2}, "texts: 10 is more than 8"),
@@ -223,7 +223,7 @@ def test_health_and_metrics(server):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_work_stops_when_the_client_goes_away(server, stream):
-    body = {"prompt": "the ", "max_tokens": 5000, "stream": stream, "n": 8}
+    body = {"prompt": "the ", "max_tokens": 100_000, "stream": stream, "n": 8}
     gone = threading.Event()
 
     def leave():
@@ -282,7 +282,8 @@ def test_the_page_writes_stops_and_explains(server, browser):
     problems = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.goto(server.url + "/")
-    page.keyboard.type("the ")  # the prompt has the focus
+    page.wait_for_function("document.activeElement.id === 'prompt'")
+    page.keyboard.type("the ")
     page.fill("#seed", "7")
     page.fill("#length", "120")
     page.fill("#temperature", "1")
@@ -300,7 +301,7 @@ def test_the_page_writes_stops_and_explains(server, browser):
     assert copied.startswith(f"curl {server.url}/v1/completions -d '")
     body = json.loads(copied.split(" -d ")[1][1:-1])
     assert server.complete(**body)["choices"][0]["text"] == server.text("the ", 120, 7)
-    page.fill("#length", "5000")
+    page.fill("#length", "100000")
     page.click("#again")
     page.wait_for_function("document.querySelectorAll('#text span').length > 50")
     assert page.input_value("#seed") != "7"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from charlm.serve.engine import ALTERNATIVES, Piece
-from charlm.serve.engine import Request as Row
+from charlm.serve.batch import ALTERNATIVES
+from charlm.serve.engine import Piece
 from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature, Writing
 
 
@@ -61,7 +60,7 @@ def add_completions(app: FastAPI, service: Service) -> None:
         settings["alternatives"] = body.logprobs or 0
         rows = [service.row(prompt, body.max_tokens, seed + k, **settings) for prompt in prompts for k in range(body.n)]
         echoes = [prompt if body.echo else "" for prompt in prompts for _ in range(body.n)]
-        read = sum(len(row.prompt) for row, _ in rows[:: body.n])
+        read = sum(len(row.prompt) for row in rows[:: body.n])
         head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -69,9 +68,9 @@ def add_completions(app: FastAPI, service: Service) -> None:
             "model": service.name,
         }
         if body.stream:
-            return await _streamed(service, body, head, rows, echoes, read)
-        async with service.writing(rows) as writings:
-            pieces = await service.whole(request, writings)
+            writing = Writing(service, rows)
+            return _Stream(_events(service, body, head, writing, echoes, read), writing.cancel)
+        pieces = await Writing(service, rows).whole(request)
         choices = []
         for index, (echo, parts) in enumerate(zip(echoes, pieces, strict=True)):
             text = echo + "".join(part.text for part in parts)
@@ -104,53 +103,41 @@ def _logprobs(service: Service, pieces: Sequence[Piece], offset: int) -> dict[st
     }
 
 
-async def _streamed(
-    service: Service,
-    body: Completion,
-    head: dict[str, Any],
-    rows: list[tuple[Row, Writing]],
-    echoes: list[str],
-    read: int,
-) -> Response:
-    """Server-sent events, one for each piece; errors before the first are answers of their own."""
-    context = service.writing(rows)
-    writings = await context.__aenter__()
-    arrived: asyncio.Queue[tuple[int, Piece | None]] = asyncio.Queue()
+class _Stream(StreamingResponse):
+    """Server-sent events that end with their client, who may go before the first."""
 
-    async def forwarded(index: int, writing: Writing) -> None:
-        try:
-            async for piece in writing.pieces():
-                await arrived.put((index, piece))
-        except HTTPException:
-            await arrived.put((index, None))
+    def __init__(self, events: AsyncIterator[str], cancel: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._cancel = cancel
 
-    async def events() -> AsyncIterator[str]:
-        tasks = [asyncio.ensure_future(forwarded(n, writing)) for n, writing in enumerate(writings)]
-        left, written, offsets = len(rows), 0, list(map(len, echoes))
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            for index, echo in enumerate(echoes):
-                if echo:
-                    yield _event({**head, "choices": [_choice(service, body, index, echo, (), 0)]})
-            while left:
-                index, piece = await arrived.get()
-                if piece is None:
-                    yield _event({"error": {"message": "the engine has died", "type": "server_error"}})
-                    return
-                left -= piece.stopped is not None
-                written += len(piece.ids)
-                if piece.text or piece.stopped or body.logprobs is not None:
-                    choice = _choice(service, body, index, piece.text, (piece,), offsets[index])
-                    yield _event({**head, "choices": [choice]})
-                offsets[index] += sum(len(service.symbol(i)) for i in piece.ids) if body.logprobs is not None else 0
-            if body.stream_options and body.stream_options.include_usage:
-                yield _event({**head, "choices": [], "usage": _usage(read, written)})
-            yield "data: [DONE]\n\n"
+            await super().__call__(scope, receive, send)
         finally:
-            for task in tasks:
-                task.cancel()
-            await context.__aexit__(None, None, None)
+            self._cancel()
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+async def _events(
+    service: Service, body: Completion, head: dict[str, Any], writing: Writing, echoes: list[str], read: int
+) -> AsyncIterator[str]:
+    """One event for each piece."""
+    written, offsets = 0, list(map(len, echoes))
+    for index, echo in enumerate(echoes):
+        if echo:
+            yield _event({**head, "choices": [_choice(service, body, index, echo, (), 0)]})
+    try:
+        async for index, piece in writing.pieces():
+            written += len(piece.ids)
+            if piece.text or piece.stopped or body.logprobs is not None:
+                choice = _choice(service, body, index, piece.text, (piece,), offsets[index])
+                yield _event({**head, "choices": [choice]})
+            offsets[index] += sum(len(service.symbol(i)) for i in piece.ids) if body.logprobs is not None else 0
+    except HTTPException as error:
+        yield _event({"error": {"message": error.detail, "type": "server_error"}})
+        return
+    if body.stream_options and body.stream_options.include_usage:
+        yield _event({**head, "choices": [], "usage": _usage(read, written)})
+    yield "data: [DONE]\n\n"
 
 
 def _event(value: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 
-from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature
+from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature, Writing
 
 
 class Instance(BaseModel):
@@ -95,8 +95,7 @@ def add_predictions(app: FastAPI, service: Service) -> None:
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
             settings = {"temperature": instance.temperature, "top_k": instance.top_k, "top_p": instance.top_p}
             rows.append(service.row(instance.prompt, instance.length, seed, **settings))
-        async with service.writing(rows) as writings:
-            pieces = await service.whole(request, writings)
+        pieces = await Writing(service, rows).whole(request)
         found: list[dict[str, Any]] = [
             {
                 "text": "".join(part.text for part in parts),

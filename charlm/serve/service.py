@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
@@ -27,34 +29,85 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Writing:
-    """One row on its way: pieces come from the engine's thread into the event loop."""
+class Outbox:
+    """Takes pieces from the engine's thread into the event loop, as many at a time as there are."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._loop, self._metrics, self._asked = asyncio.get_running_loop(), metrics, time.monotonic()
-        self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pieces: deque[tuple[asyncio.Queue[Any], Any]] = deque()
+        self._called = False
 
-    def deliver(self, piece: Piece) -> None:
+    def put(self, queue: asyncio.Queue[Any], piece: Any) -> None:
         """Called in the engine's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has gone
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        self._pieces.append((queue, piece))
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop has gone
+                self._loop.call_soon_threadsafe(self._empty)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """Every piece, the last included.
+    def _empty(self) -> None:
+        self._called = False
+        while self._pieces:
+            queue, piece = self._pieces.popleft()
+            queue.put_nowait(piece)
+
+
+class Writing:
+    """The rows of one request on their way.
+
+    Attributes:
+        cancel: stops what is left of them.
+    """
+
+    def __init__(self, service: Service, rows: Sequence[Row]) -> None:
+        """Raises HTTPException: 429 if too many wait, 503 if nothing is taken."""
+        service.checked("texts", len(rows), service.limits.texts)
+        self._metrics, self._asked, self._count = service.metrics, time.monotonic(), len(rows)
+        self._arrived: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        outbox = service.outbox
+        try:
+            self.cancel = service.engine.submit(rows, lambda n, piece: outbox.put(self._arrived, (n, piece)))
+        except Full as error:
+            raise HTTPException(429, f"{error}; try again", {"Retry-After": "1"}) from None
+        except Closed as error:
+            raise HTTPException(503, str(error)) from None
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Every piece with its row's index, until all rows have ended.
 
         Raises:
             HTTPException: the engine died.
         """
-        stopped = None
-        while stopped is None:
-            piece = await self._pieces.get()
+        begun: set[int] = set()
+        left = self._count
+        while left:
+            index, piece = await self._arrived.get()
             if piece.stopped == "failed":
                 raise HTTPException(500, "the engine has died")
-            if piece.ids and self._asked:
+            if piece.ids and index not in begun:
+                begun.add(index)
                 self._metrics.first_symbol(time.monotonic() - self._asked)
-                self._asked = 0.0
-            yield piece
-            stopped = piece.stopped
+            left -= piece.stopped is not None
+            yield index, piece
+
+    async def whole(self, request: Request) -> list[list[Piece]]:
+        """All pieces of every row; stops when the client goes away."""
+
+        async def gathered() -> list[list[Piece]]:
+            rows: list[list[Piece]] = [[] for _ in range(self._count)]
+            async for index, piece in self.pieces():
+                rows[index].append(piece)
+            return rows
+
+        task = asyncio.ensure_future(gathered())
+        try:
+            while not (await asyncio.wait([task], timeout=GONE_SECONDS))[0]:
+                if await request.is_disconnected():
+                    raise HTTPException(499, "the client went away")
+            return task.result()
+        finally:
+            task.cancel()
+            self.cancel()
 
 
 class Service:
@@ -66,6 +119,11 @@ class Service:
         self.metrics = Metrics(engine)
         self.created = int(time.time())
 
+    @functools.cached_property
+    def outbox(self) -> Outbox:
+        """Of the event loop that first asks for it."""
+        return Outbox()
+
     def known(self, name: str) -> None:
         """Raises 404 for another model."""
         if name != self.name:
@@ -76,46 +134,11 @@ class Service:
         if value > most:
             raise HTTPException(400, f"{what}: {value:,} is more than {most:,}")
 
-    def row(self, prompt: str, length: int, seed: int, **settings: Any) -> tuple[Row, Writing]:
-        """A row for the engine, and where its text will be."""
+    def row(self, prompt: str, length: int, seed: int, **settings: Any) -> Row:
+        """A row for the engine."""
         self.checked("characters of a prompt", len(prompt), self.limits.prompt)
         self.checked("symbols to write", length, self.limits.length)
-        writing = Writing(self.metrics)
-        return Row(prompt_ids(self.tokenizer, prompt), writing.deliver, length, seed % 2**31, **settings), writing
-
-    @contextlib.asynccontextmanager
-    async def writing(self, rows: Sequence[tuple[Row, Writing]]) -> AsyncIterator[list[Writing]]:
-        """Submits rows; cancels what is left of them at the end.
-
-        Raises:
-            HTTPException: 429 if too many wait, 503 if nothing is taken.
-        """
-        self.checked("texts", len(rows), self.limits.texts)
-        try:
-            cancel = self.engine.submit(*(row for row, _ in rows))
-        except Full as error:
-            raise HTTPException(429, f"{error}; try again", {"Retry-After": "1"}) from None
-        except Closed as error:
-            raise HTTPException(503, str(error)) from None
-        try:
-            yield [writing for _, writing in rows]
-        finally:
-            cancel()
-
-    async def whole(self, request: Request, writings: Sequence[Writing]) -> list[list[Piece]]:
-        """All pieces of all rows; stops when the client goes away."""
-
-        async def gathered(writing: Writing) -> list[Piece]:
-            return [piece async for piece in writing.pieces()]
-
-        task = asyncio.ensure_future(asyncio.gather(*map(gathered, writings)))
-        try:
-            while not (await asyncio.wait([task], timeout=GONE_SECONDS))[0]:
-                if await request.is_disconnected():
-                    raise HTTPException(499, "the client went away")
-            return list(task.result())
-        finally:
-            task.cancel()
+        return Row(prompt_ids(self.tokenizer, prompt), length, seed % 2**31, **settings)
 
     def symbol(self, i: int) -> str:
         """A symbol as text."""

@@ -1,0 +1,171 @@
+"""The rows that are written at once, as tensors: batches of a few sizes, a loop compiled for each.
+
+A row's symbols must not depend on how many others there are. Its draws do not (sampling.py), and its logits are the
+same to the last bit in every size as long as products are: XLA's float32 products on a processor are so where the last
+dimension of their result is a multiple of 64. In small batches that is the features (`Decoder.step`), in large ones the
+rows (`Decoder.step_columns`, which is faster there). `Batch.prepare` compares all sizes and leaves out what differs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from charlm.api import LanguageModel
+from charlm.cells import Tensor
+from charlm.generation import LONGEST_CHUNK, Drawn, Rows, advance
+from charlm.model import Decoder, ModelState
+from charlm.runtime import kernel
+from charlm.sampling import RECENT
+
+SIZES = (2, 8, 64, 128, 256)
+BLOCK = 64  # what the last dimension of a product is a multiple of
+PIECE = 16  # symbols of a prompt that are read in one go
+READERS = 64  # prompts that are read at once
+ALTERNATIVES = 5  # likeliest symbols that are told in each place
+
+RowState: TypeAlias = list[npt.NDArray[np.float32]]  # one row's: each state of each layer, [H]
+
+_log = logging.getLogger("charlm")
+
+
+class Batch:
+    """Rows of one size at a time, of float32 products."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        model, tokenizer = language_model.model, language_model.tokenizer
+        self._decoder = Decoder.of(model, "float32").padded(BLOCK)
+        self._model, self._vocabulary = model, model.config.vocabulary
+        self._alternatives = min(ALTERNATIVES, self._vocabulary)
+        self._blocked = tf.constant(np.isin(np.arange(self._vocabulary), tokenizer.blocked))
+        self.sizes: tuple[int, ...] = SIZES
+        self.seconds = dict.fromkeys(SIZES, 0.0)  # of a symbol a row, when last seen
+        self._rows = self._empty(SIZES[0])
+
+    @property
+    def size(self) -> int:
+        """Rows, taken or not."""
+        return int(self._rows.logits.shape[0])
+
+    @property
+    def fresh(self) -> RowState:
+        """The state of a row that has read nothing."""
+        return [np.zeros(s.shape[1], np.float32) for s in tf.nest.flatten(self._model.initial_state(1))]
+
+    def prepare(self) -> None:
+        """Compiles the loop of every size, and keeps those that give the same logits as the largest."""
+        symbols = np.random.default_rng(0).integers(self._vocabulary, size=(LONGEST_CHUNK, SIZES[-1]), dtype=np.int32)
+        kept, expected = [], None
+        for size in reversed(SIZES):
+            ones, zeros = np.ones(size, np.float32), np.zeros(size, np.int32)
+            same = True
+            for settings in {"temperature": ones, "top_k": zeros, "top_p": ones}, {"temperature": ones}:
+                self._rows = self._empty(size)
+                self.advance(PIECE, symbols[:, :size], zeros, settings)
+                logits = self._rows.logits.numpy()
+                expected = logits if expected is None else expected
+                same = same and np.array_equal(logits, expected[:size])
+                self.advance(PIECE, symbols[:, :size], zeros, settings)  # for its time
+            if size <= READERS:
+                self.read([[0]] * size, [self.fresh] * size)
+            if same:
+                kept.append(size)
+            else:
+                _log.warning("batches of %d rows are left out: their logits differ here in the last bits", size)
+        self.sizes = tuple(reversed(kept))
+        self._rows = self._empty(self.sizes[0])
+
+    def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any]) -> Drawn:
+        """`count` symbols of every row; arrays as `generation.advance` takes them, NumPy's in and out.
+
+        With settings of top-k and top-p, it tells the likeliest symbols too.
+        """
+        began = time.monotonic()
+        tensors = {name: tf.constant(value) for name, value in settings.items()}
+        at = tf.constant(count), tf.constant(forced), tf.constant(seeds), tensors
+        alternatives = self._alternatives if "top_k" in settings else 0
+        drawn, self._rows = _advance(self._decoder, self._rows, *at, self._blocked, alternatives)
+        found = Drawn(*(part.numpy() for part in drawn))
+        self.seconds[self.size] = (time.monotonic() - began) / count
+        return found
+
+    def read(self, pieces: Sequence[Sequence[int]], states: Sequence[RowState]) -> list[RowState]:
+        """The states of up to `READERS` rows after up to `PIECE` symbols each."""
+        size = next((s for s in self.sizes if s >= len(pieces)), self.sizes[0])
+        symbols = np.full((PIECE, size), -1, np.int32)
+        for n, piece in enumerate(pieces):
+            symbols[: len(piece), n] = piece
+        packed = [np.zeros((size, len(values)), np.float32) for values in states[0]]
+        for n, state in enumerate(states):
+            for rows, values in zip(packed, state, strict=True):
+                rows[n] = values
+        form = self._model.initial_state(1)
+        state = tf.nest.pack_sequence_as(form, list(map(tf.constant, packed)))
+        after = [s.numpy() for s in tf.nest.flatten(_read(self._decoder, tf.constant(symbols), state))]
+        return [[s[n] for s in after] for n in range(len(pieces))]
+
+    def arrange(self, source: Sequence[int], states: Mapping[int, RowState], positions: Sequence[int]) -> None:
+        """Makes a batch anew.
+
+        Args:
+            source: for each row the one that it was, or -1.
+            states: of rows that begin, which write the symbols of a prompt's end or draw their first.
+            positions: each row's, as `Rows.position` has them.
+        """
+        size, began = len(source), [n for n, old in enumerate(source) if old < 0]
+        old, form = self._rows, self._model.initial_state(1)
+        logits, recent, *state = (
+            s.numpy()[list(source)] for s in (old.logits, old.recent, *tf.nest.flatten(old.state))
+        )
+        for rows, empty in (logits, 0), (recent, -1), *((s, 0) for s in state):
+            rows[began] = empty
+        for n, values in states.items():
+            for rows, value in zip(state, values, strict=True):
+                rows[n] = value
+        packed = tf.nest.pack_sequence_as(form, list(map(tf.constant, state)))
+        position = tf.constant(np.reshape(positions, (size, 1)).astype(np.int32))
+        self._rows = Rows(tf.constant(logits), packed, tf.constant(recent), position)
+
+    def _empty(self, size: int) -> Rows:
+        zeros = tf.zeros((size, self._vocabulary))
+        return Rows(zeros, self._model.initial_state(size), tf.fill((size, RECENT), -1), tf.zeros((size, 1), tf.int32))
+
+
+@kernel
+def _advance(
+    decoder: Decoder,
+    rows: Rows,
+    count: Tensor,
+    forced: Tensor,
+    seeds: Tensor,
+    settings: dict[str, Tensor],
+    blocked: Tensor,
+    alternatives: int,
+) -> tuple[Drawn, Rows]:
+    """A chunk of rows whose states are rows too."""
+    columns = rows.logits.shape[0] % BLOCK == 0
+    if columns:
+        rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
+    drawn, rows = advance(decoder, rows, count, forced, seeds, settings, blocked, 1, alternatives, columns)
+    if columns:
+        rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
+    return drawn, rows
+
+
+@kernel
+def _read(decoder: Decoder, symbols: Tensor, state: ModelState) -> ModelState:
+    """The state after symbols [PIECE, B]; -1 leaves a row as it is."""
+
+    def body(t: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        there = symbols[t][:, None] >= 0
+        after = decoder.read(tf.maximum(symbols[t], 0), state)
+        return t + 1, tf.nest.map_structure(lambda new, old: tf.where(there, new, old), after, state)
+
+    found: ModelState = tf.while_loop(lambda t, _: t < PIECE, body, (0, state))[1]
+    return found
