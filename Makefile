@@ -3,7 +3,7 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
-.PHONY: demo test resume-proof proofs parity bench small-model clean
+.PHONY: demo test resume-proof proofs parity load bench small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	$(CHARLM) train $(CORPUS) --minutes 2
@@ -24,6 +24,9 @@ proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the g
 parity: $(VENV)/.installed-dev $(CORPUS)  ## docs/export.md: every export against its model
 	$(VENV)/bin/python benchmarks/parity.py $(CORPUS)
 
+load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
+	$(VENV)/bin/python benchmarks/load.py $(CORPUS)
+
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
 
@@ -43,7 +46,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed
+$(VENV)/.installed-load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
+	$(VENV)/bin/python benchmarks/load.py $(CORPUS)
+
+bench: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[bench]'
 	touch $@
 
