@@ -24,7 +24,7 @@ from charlm.generation import LONGEST_CHUNK, Drawn, TextRow
 from charlm.serve.batch import PIECE, READERS, SIZES, Batch, RowState
 from charlm.tokenizers import Tokenizer
 
-CHUNK_SECONDS = 0.03  # that a chunk of a few rows should take at most, and reading prompts between two chunks
+CHUNK_SECONDS = 0.03  # that a chunk of a few rows should take at most, and the prompts that are read between two
 ROW_SECONDS = 0.0004  # more for each: what a chunk writes has to find its way to every client
 _log = logging.getLogger("charlm")
 
@@ -157,6 +157,11 @@ class Engine:
         return len(self._slots)
 
     @property
+    def _seconds(self) -> float:
+        """For a chunk, and for prompts between two."""
+        return CHUNK_SECONDS + ROW_SECONDS * self.busy
+
+    @property
     def closing(self) -> bool:
         """Whether it takes no more."""
         return self._closing
@@ -242,7 +247,7 @@ class Engine:
 
     def _read(self) -> None:
         """Reads prompts, the oldest first, while there is time."""
-        until = time.monotonic() + CHUNK_SECONDS + ROW_SECONDS * len(self._reading)
+        until = time.monotonic() + self._seconds
         while time.monotonic() < until:
             slots = [slot for slot in self._reading if slot.unread][:READERS]
             if not slots:
@@ -277,8 +282,8 @@ class Engine:
         there = [(n, slot) for n, slot in enumerate(slots) if slot is not None]
         if not there:
             return
-        seconds = (CHUNK_SECONDS + ROW_SECONDS * len(there)) / self._batch.seconds[len(slots)]
-        count = max(1, min(LONGEST_CHUNK, int(seconds), max(slot.left for _, slot in there)))
+        steps = int(self._seconds / self._batch.seconds[len(slots)])
+        count = max(1, min(LONGEST_CHUNK, steps, max(slot.left for _, slot in there)))
         forced = np.full((LONGEST_CHUNK, len(slots)), -1, np.int32)
         active = [slot.request if slot else None for slot in slots]
         settings = {"temperature": np.array([r.temperature if r else 1.0 for r in active], np.float32)}
