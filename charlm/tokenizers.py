@@ -233,6 +233,9 @@ class SentencePieceTokenizer(Tokenizer):
     A text is encoded line by line, and a line of more than 8192 characters (`LINE_CHARS`) in pieces of that length, so
     that what a line encodes to depends on nothing else, and memory is bounded. (Encoding a whole book at once resolves
     ties between segmentations by rounding errors, and fails on one very long line.)
+
+    Attributes:
+        byte_ids: the id of each single byte.
     """
 
     name = "sentencepiece"
@@ -252,7 +255,7 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError("it has no ids for single bytes")
         blocked = [i for i in ids if self._processor.is_unknown(i) or self._processor.is_control(i)]
         super().__init__(id_bytes, self._processor.unk_id(), blocked, content=model)
-        self._byte_ids = single
+        self.byte_ids = single
         if self.decode(self.encode(PROBE)) != PROBE:
             raise ValueError("it changes the text")
 
@@ -308,7 +311,28 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_unsafe(self, line: str) -> Iterator[list[int]]:
         for i, part in enumerate(UNSAFE.split(line)):
-            yield [self._byte_ids[byte] for byte in text_bytes(part)] if i % 2 else self._processor.encode(part)
+            yield [self.byte_ids[byte] for byte in text_bytes(part)] if i % 2 else self._processor.encode(part)
+
+    @property
+    def scored_pieces(self) -> dict[str, tuple[int, float]]:
+        """What a line is cut into, so that the float32 sum of scores is largest: each text's id and score.
+
+        A line end or a tab scores as sentencepiece has it score, so that it is always cut out.
+        """
+        pieces = {self._processor.id_to_piece(i): i for i in range(self.vocabulary) if self._is_text(i)}
+        always = LOSSLESS["user_defined_symbols"]
+        scores = {piece: self._processor.get_score(i) for piece, i in pieces.items() if piece not in always}
+        scores |= dict.fromkeys(always, max(scores.values()) - 0.1)
+        return {piece.replace("▁", " "): (i, scores[piece]) for piece, i in pieces.items()}
+
+    @property
+    def unknown_score(self) -> float:
+        """Of a character that no piece has, whose bytes become ids: ten less than the least of the others."""
+        return min(score for _, score in self.scored_pieces.values()) - 10
+
+    def _is_text(self, i: int) -> bool:
+        kinds = (self._processor.is_unknown, self._processor.is_control, self._processor.is_byte)
+        return not any(kind(i) for kind in kinds)
 
     def content(self) -> bytes:
         """The sentencepiece model."""

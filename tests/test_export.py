@@ -1,6 +1,7 @@
 """Exports, each in the engine it is for, against the model it came from."""
 
 import json
+import random
 import re
 
 import numpy as np
@@ -79,14 +80,7 @@ def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
     prompts = ["the quick", "", "é世 🙂", "x", "the dog. the dog."]
     settings = {"temperature": [0.8, 0.0, 1.3, 0.5, 1.0], "top_k": [0, 0, 5, 3, 0], "top_p": [1, 1, 0.9, 0.7, 0.5]}
     settings |= {"seed": [1, 2, 3, 4, 2**31 - 1], "length": [40, 0, 17, 1, 60]}
-    if tokenizer == "sentencepiece":
-        ids = [model.tokenizer.encode(prompt) for prompt in prompts]
-        padded = np.zeros((5, max(map(len, ids))), np.int32)
-        for row, new in zip(padded, ids, strict=True):
-            row[: len(new)] = new
-        inputs = {"ids": padded, "symbols": np.array([len(i) for i in ids], np.int32)}
-    else:
-        inputs = {"prompt": np.array(prompts)}
+    inputs = {"prompt": np.array(prompts)}
     found = call("serving_default", **inputs, **sampling(5, **settings))
     for n, prompt in enumerate(prompts):
         own = {name: values[n] for name, values in settings.items()}
@@ -98,7 +92,7 @@ def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
         assert (found["log_probabilities"][n, : own["length"]] < 0).all()
 
 
-@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+@pytest.mark.parametrize("tokenizer", TOKENIZER)
 def test_a_savedmodel_scores_texts_as_the_model_does(tokenizer, tmp_path):
     model = language_model(tmp_path, "gru", tokenizer)
     savedmodel.write(model, tmp_path / "out")
@@ -205,7 +199,7 @@ def test_parity_is_both_logits_and_text(difference, greedy, holds):
 # ---- the page
 
 
-@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+@pytest.mark.parametrize("tokenizer", TOKENIZER)
 @every_cell
 def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, tmp_path):
     model = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn")
@@ -228,10 +222,18 @@ def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, t
     page.close()
 
 
-def test_a_page_has_no_sentencepiece_and_says_so(tmp_path):
-    with pytest.raises(UsageError, match="char and byte tokenizers alone"):
-        export(language_model(tmp_path, tokenizer="sentencepiece"), tmp_path / "out.html", "html")
-    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+def test_the_page_has_the_ids_of_the_tokenizer(browser, tmp_path):
+    model = language_model(tmp_path, tokenizer="sentencepiece", units=4)
+    format_of("html").write(model, tmp_path / "out.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "out.html").as_uri())
+    texts = [TEXT, "", "\n\t\n  x\0▁▁ a▁\r\n", "é世🙂 §", "the fox " * 2000, "o" * 9000 + "\n" + "the" * 3000]
+    pieces, chance = list(model.tokenizer.scored_pieces), random.Random(3)
+    texts += ["".join(chance.choices([*pieces, "▁", "§", "\n"], k=30)) for _ in range(300)]
+    texts += [piece * 20 for piece in pieces]
+    found = page.evaluate("texts => texts.map(text => encode(text))", texts)
+    assert found == [model.tokenizer.encode(text).tolist() for text in texts]
+    page.close()
 
 
 def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from charlm.api import LanguageModel
-from charlm.errors import UsageError
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
-from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer
+from charlm.tokenizers import SentencePieceTokenizer
 
 DIRECTORY = False
 WEIGHTS = np.float16
@@ -31,14 +30,8 @@ PLAY = """([ids, length]) => {
 
 
 def write(language_model: LanguageModel, path: Path) -> None:
-    """Writes the file.
-
-    Raises:
-        UsageError: a sentencepiece model, whose tokenizer the page has not.
-    """
+    """Writes the file."""
     tokenizer, model = language_model.tokenizer, language_model.config.model
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        raise UsageError("--format html: has the char and byte tokenizers alone; this model has sentencepiece")
     packed, arrays = b"", []
     for name, weight in language_model.model.named_weights().items():
         array = weight.numpy().astype(WEIGHTS)
@@ -51,9 +44,15 @@ def write(language_model: LanguageModel, path: Path) -> None:
         "vocabulary": tokenizer.vocabulary,
         "blocked": tokenizer.blocked.tolist(),
         "start": prompt_ids(tokenizer, "")[0],
-        "characters": tokenizer.characters if isinstance(tokenizer, CharTokenizer) else None,
+        "tokenizer": tokenizer.name,
+        "symbols": [_symbol(content) for content in tokenizer.id_bytes],
         "arrays": arrays,
     }
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        scores: list[float | None] = [None] * tokenizer.vocabulary
+        for i, score in tokenizer.scored_pieces.values():
+            scores[i] = score
+        record |= {"scores": scores, "unknown_score": tokenizer.unknown_score, "line": tokenizer.LINE_CHARS}
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''} of {model.units} units"
     files = importlib.resources.files("charlm")
     page = string.Template(files.joinpath("export/page.html").read_text("utf-8"))
@@ -68,6 +67,14 @@ def write(language_model: LanguageModel, path: Path) -> None:
         ),
         "utf-8",
     )
+
+
+def _symbol(content: bytes) -> str | list[int]:
+    """A symbol as text, or as bytes if it is none."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return list(content)
 
 
 def play(path: Path, script: Script) -> Played:

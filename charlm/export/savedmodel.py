@@ -19,12 +19,12 @@ import tensorflow as tf
 from charlm.api import LanguageModel
 from charlm.cells import Tensor
 from charlm.export import probe
+from charlm.export.codec import codec_of
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
 from charlm.model import Decoder, ModelState
 from charlm.runtime import portable
 from charlm.sampling import draw, restrict
-from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 DIRECTORY = True
 WEIGHTS = np.float32
@@ -37,34 +37,6 @@ SAMPLING = {
     "seed": (tf.int32, "the same seed draws the same"),
 }
 SETTINGS = ("temperature", "top_k", "top_p")
-
-
-class Codec(tf.Module):
-    """A tokenizer in plain TensorFlow operations."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__(name="codec")
-        self.pieces = tf.constant(tokenizer.id_bytes)
-        self.reads_text = not isinstance(tokenizer, SentencePieceTokenizer)
-        self.points = (
-            tf.constant([ord(c) for c in tokenizer.characters], tf.int32)
-            if isinstance(tokenizer, CharTokenizer)
-            else None
-        )
-
-    def encode(self, texts: Tensor) -> tf.RaggedTensor:
-        """Ids, int32 [B, (symbols)], of strings [B]: characters, or bytes."""
-        if self.points is None:
-            return tf.cast(tf.strings.unicode_decode(texts, "LATIN1"), tf.int32)
-        found = tf.strings.unicode_decode(texts, "UTF-8", errors="replace", replacement_char=0xFFFD)
-        at = tf.searchsorted(self.points, found.flat_values)
-        known = tf.gather(self.points, tf.minimum(at, tf.size(self.points) - 1)) == found.flat_values
-        return found.with_flat_values(tf.where(known, at + 1, 0))
-
-    def decode(self, ids: tf.RaggedTensor) -> Tensor:
-        """Strings [B] of ids [B, (symbols)]; bytes that are not UTF-8 become U+FFFD."""
-        joined = tf.strings.reduce_join(ids.with_flat_values(tf.gather(self.pieces, ids.flat_values)), 1)
-        return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
 
 
 class Served(tf.Module):
@@ -80,7 +52,7 @@ class Served(tf.Module):
         self.tokenizer_file = tf.saved_model.Asset(str(assets / tokenizer.file_name))
         self._blocked = np.isin(np.arange(tokenizer.vocabulary), tokenizer.blocked)
         self._start = prompt_ids(tokenizer, "")[0]
-        self.codec = Codec(tokenizer)
+        self.codec = codec_of(tokenizer)
         self.state_shape = model.config.layers, len(model.cell.states), model.config.units
         self._vocabulary = tokenizer.vocabulary
 
@@ -94,16 +66,10 @@ class Served(tf.Module):
             "step": _signature(self.step, {"ids": ids, "state": state}),
             "initial_state": _signature(self.initial_state, {"batch": batch}),
         }
-        sampling = dict(zip(SAMPLING, settings, strict=True))
-        if self.codec.reads_text:
-            prompt = {"prompt": tf.TensorSpec([None], tf.string)}
-            generate = _signature(self.generate, prompt | sampling)
-            found["score"] = _signature(self.score, {"text": tf.TensorSpec([None], tf.string)})
-        else:
-            prompt = {"ids": tf.TensorSpec([None, None], tf.int32), "symbols": ids}
-            generate = _signature(self.generate_from_ids, prompt | sampling)
-            found["score"] = _signature(self.score_ids, prompt)
-        return {"serving_default": generate, "generate": generate, **found}
+        prompt = {"prompt": tf.TensorSpec([None], tf.string)} | dict(zip(SAMPLING, settings, strict=True))
+        generate = _signature(self.generate, prompt)
+        score = _signature(self.score, {"text": tf.TensorSpec([None], tf.string)})
+        return {"serving_default": generate, "generate": generate, "score": score, **found}
 
     def _decoder(self) -> Decoder:
         weights = list(map(tf.convert_to_tensor, self._variables))
@@ -139,11 +105,8 @@ class Served(tf.Module):
 
     def score(self, text: Tensor) -> dict[str, Tensor]:
         """What every text costs, from zero state; its first symbol, which nothing comes before, is not counted."""
-        ids = self.codec.encode(text)
-        return self.score_ids(ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32))
-
-    def score_ids(self, ids: Tensor, symbols: Tensor) -> dict[str, Tensor]:
-        """`score` of ids [batch, longest], of which every row has its number of symbols."""
+        encoded = self.codec.encode(text)
+        ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
         decoder, rows = self._decoder(), tf.shape(ids)[0]
 
         def body(t: Tensor, total: Tensor, columns: ModelState) -> tuple[Any, ...]:
@@ -161,15 +124,12 @@ class Served(tf.Module):
         }
 
     def generate(self, prompt: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
-        """What follows every prompt; an empty one is a line end."""
-        ids = self.codec.encode(prompt)
-        return self.generate_from_ids(ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32), **sampling)
-
-    def generate_from_ids(self, ids: Tensor, symbols: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
-        """`generate` from ids [batch, longest], of which every row has its number of symbols.
+        """What follows every prompt; an empty one is a line end.
 
         Every row draws with its own seed at its own positions, so that the others do not change it.
         """
+        encoded = self.codec.encode(prompt)
+        ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
         rows = tf.shape(ids)[0]
         ids = tf.where(symbols[:, None] > 0, tf.pad(ids, [[0, 0], [0, 1]]), self._start)
         symbols = tf.maximum(symbols, 1)
@@ -234,26 +194,14 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
         rows.append(
             f"| `{name}` | {_listed(signature.structured_input_signature[1])} | {_listed(_outputs(signature))} |"
         )
-    sampling = {
-        name: np.array([value], dtype.as_numpy_dtype)
-        for (name, (dtype, _)), value in zip(SAMPLING.items(), (80, 0.75, 0, 1.0, 1), strict=True)
-    }
-    reads_text = "text" in loaded.signatures["score"].structured_input_signature[1]
-    start = language_model.tokenizer.encode("The ")
-    prompt: dict[str, Any] = (
-        {"prompt": np.array(["The "])}
-        if reads_text
-        else {"ids": start[None].astype(np.int32), "symbols": np.array([len(start)], np.int32)}
-    )
-    found = loaded.signatures["generate"](**{k: tf.constant(v) for k, v in (prompt | sampling).items()})
+    values = zip(SAMPLING.items(), (80, 0.75, 0, 1.0, 1), strict=True)
+    inputs: dict[str, Any] = {name: np.array([value], dtype.as_numpy_dtype) for (name, (dtype, _)), value in values}
+    inputs = {"prompt": np.array(["The "]), **inputs}
+    found = loaded.signatures["generate"](**{name: tf.constant(value) for name, value in inputs.items()})
     text = found["text"][0].numpy().decode()
-    shown = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in (prompt | sampling).items())
+    shown = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in inputs.items())
+    request = json.dumps({"instances": [{name: value[0].item() for name, value in inputs.items()}]})
     settings = "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in SAMPLING.items())
-    curl = "The tokenizer is sentencepiece, which plain TensorFlow has not: `assets/tokenizer.model` makes the ids.\n"
-    if reads_text:
-        request = json.dumps({"instances": [{k: v[0].item() for k, v in (prompt | sampling).items()}]})
-        url = f"http://localhost:8501/v1/models/{title}:predict"
-        curl = f"TensorFlow Serving answers the same over HTTP:\n\n```\ncurl -d '{request}' {url}\n```\n"
     states = " and ".join(language_model.model.cell.states)
     return f"""## Signatures
 
@@ -281,7 +229,12 @@ print(found["text"][0].numpy().decode())
 {text}
 ```
 
-{curl}"""
+TensorFlow Serving answers the same over HTTP:
+
+```
+curl -d '{request}' http://localhost:8501/v1/models/{title}:predict
+```
+"""
 
 
 def _outputs(signature: Any) -> dict[str, Any]:
