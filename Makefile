@@ -21,7 +21,7 @@ resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and
 proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py
 
-parity: $(VENV)/.installed-dev $(CORPUS)  ## docs/export.md: every export against its model
+parity: $(VENV)/.installed-parity $(CORPUS)  ## docs/export.md: every export against its model
 	$(VENV)/bin/python benchmarks/parity.py $(CORPUS)
 
 load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
@@ -46,10 +46,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
-$(VENV)/.installed-load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
-	$(VENV)/bin/python benchmarks/load.py $(CORPUS)
+$(VENV)/.installed-parity: $(VENV)/.installed-dev
+	$(VENV)/bin/pip install --quiet --editable '.[openvino]'
+	touch $@
 
-bench: $(VENV)/.installed
+$(VENV)/.installed-bench: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable '.[bench]'
 	touch $@
 

@@ -61,13 +61,14 @@ def sampling(rows, **settings):
 def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
-    found = export(language_model(tmp_path, cell, tie=cell == "gru"), tmp_path / "out", name)
+    found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), tmp_path / "out", name)
     assert found.difference is not None
     assert found.difference < BOUND
     assert found.greedy
     card = tmp_path / ("out/README.md" if format_of(name).DIRECTORY else "out.md")
     assert {p.name for p in tmp_path.iterdir()} == {"run", "out", card.relative_to(tmp_path).parts[0]}
-    assert str(found) in card.read_text()
+    assert all(str(check) in card.read_text() for check in (found, *others))
+    assert all(check.difference is None or check.holds for check in others)
     assert "-out" not in card.read_text()
 
 
@@ -176,8 +177,8 @@ def test_an_engine_that_is_missing_is_not_a_pass(tmp_path, monkeypatch):
     def play(path, script):
         raise ModuleNotFoundError("No module named 'engine'", name="engine")
 
-    monkeypatch.setattr(format_of("keras"), "play", play)
-    found = export(language_model(tmp_path), tmp_path / "out", "keras")
+    monkeypatch.setattr(format_of("keras"), "PLAYS", (play,))
+    (found,) = export(language_model(tmp_path), tmp_path / "out", "keras")
     assert str(found) == "not checked: engine is not installed"
     assert "not checked" in (tmp_path / "out.md").read_text()
 

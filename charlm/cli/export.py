@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def command(
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
     found = export(loaded, destination, name, force)
     if as_json:
-        record = {"path": str(destination), "format": name, "engine": found.engine, "bound": found.bound}
-        print(json.dumps(record | {"difference": found.difference, "greedy": found.greedy}))
+        checks = list(map(dataclasses.asdict, found))
+        print(json.dumps({"path": str(destination), "format": name, "checks": checks}))
     else:
-        say(f"{destination}: {found}")
+        for check in found:
+            say(f"{destination}: {check}")
         say(f"see {place(destination)}")

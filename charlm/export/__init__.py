@@ -5,8 +5,8 @@ A format is a module here and a line in `FORMATS`. Its module has
     DIRECTORY   whether it writes a directory; a file if not
     WEIGHTS     the NumPy type that its weights have
     write       (LanguageModel, path): writes it
-    play        (path, Script) -> Played: plays symbols through what was written, in the target's engine; raises
-                ModuleNotFoundError where the engine is not installed
+    PLAYS       functions (path, Script) -> Played, one for each engine that it is for: plays symbols through what was
+                written; raises ModuleNotFoundError where the engine is not installed
     usage       (LanguageModel, path, title) -> Markdown: what goes in and out, and an example that was run on what
                 is at path and will be called title
 """
@@ -52,8 +52,10 @@ def format_of(name: str) -> ModuleType:
         raise UsageError(f"--format {name}: {error.name} is not installed; {extra}") from None
 
 
-def export(language_model: LanguageModel, destination: Path, name: str = "savedmodel", force: bool = False) -> Parity:
-    """Writes a model in a format, with a README beside or in it, and checks it.
+def export(
+    language_model: LanguageModel, destination: Path, name: str = "savedmodel", force: bool = False
+) -> list[Parity]:
+    """Writes a model in a format, with a README beside or in it, and checks it in every engine that there is.
 
     Args:
         language_model: what to export.
@@ -79,14 +81,11 @@ def export(language_model: LanguageModel, destination: Path, name: str = "savedm
     try:
         written.write(language_model, draft)
         script = parity.script_of(language_model)
-        try:
-            found = parity.compare(
-                parity.played_live(language_model, script, written.WEIGHTS), written.play(draft, script)
-            )
-        except ModuleNotFoundError as error:
-            found = parity.Parity(f"{error.name} is not installed")
-        if not found.holds:
-            raise ParityError(f"{destination}: not written, for it would not compute what the model does: {found}")
+        live = parity.played_live(language_model, script, written.WEIGHTS)
+        found = [parity.compared(live, play, draft, script) for play in written.PLAYS]
+        for check in found:
+            if not check.holds:
+                raise ParityError(f"{destination}: not written, for it would not compute what the model does: {check}")
         usage = written.usage(language_model, draft, destination.name)
         text = card.card(language_model, destination.name, name, usage, found)
         if destination.is_dir():

@@ -20,7 +20,7 @@ def place(destination: Path) -> Path:
     return destination / "README.md" if destination.is_dir() else destination.with_name(destination.name + ".md")
 
 
-def card(language_model: LanguageModel, title: str, format_name: str, usage: str, parity: Parity) -> str:
+def card(language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity]) -> str:
     """The README: what the model is, what goes in and out, and how the export was checked."""
     model, tokenizer = language_model.config.model, language_model.tokenizer
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
@@ -31,6 +31,6 @@ A recurrent language model, exported from charlm {__version__} as `{format_name}
 - {model.cell.upper()}, {layers} of {model.units} units, {language_model.model.count_params():,} parameters
 - {tokenizer.vocabulary} ids, `{tokenizer.name}`: {TOKENIZERS[tokenizer.name]}
 - checkpoint: step {language_model.checkpoint.step}
-- checked: {parity}
+- checked: {"; ".join(map(str, checks))}
 
 {usage}"""

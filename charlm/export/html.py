@@ -101,3 +101,6 @@ each character says how little the model expected it. The same seed and settings
 
 Weights are in half precision, arithmetic is in float32. Nothing is loaded from or sent to anywhere.
 """
+
+
+PLAYS = (play,)

@@ -100,3 +100,6 @@ logits, *state = model([np.array([[0]], "int32"), *state])
 print(np.round(logits[0, 0, :4], 4))  # {shown}
 ```
 """
+
+
+PLAYS = (play,)

@@ -69,3 +69,6 @@ found = step(ids=np.zeros(1, np.int32), state=np.zeros({shape}, np.float32))
 print(found["logits"].argmax())
 ```
 """
+
+
+PLAYS = (play,)

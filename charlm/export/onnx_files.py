@@ -164,3 +164,6 @@ logits, state = session.run(None, {{"ids": np.zeros(1, np.int64), "state": state
 print(np.round(logits[0, :4], 4))  # {np.round(logits[0, :4], 4)}
 ```
 """
+
+
+PLAYS = (play,)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,18 +45,16 @@ class Parity:
         engine: what ran the export; why nothing did, if it was not checked.
         difference: the largest one between logits, relative to the largest logit; None if it was not checked.
         greedy: whether the likeliest text is the same.
-        bound: of the difference.
     """
 
     engine: str
     difference: float | None = None
     greedy: bool = False
-    bound: float = BOUND
 
     @property
     def holds(self) -> bool:
         """False if it was checked and failed."""
-        return self.difference is None or (self.difference <= self.bound and self.greedy)
+        return self.difference is None or (self.difference <= BOUND and self.greedy)
 
     def __str__(self) -> str:
         if self.difference is None:
@@ -62,7 +62,7 @@ class Parity:
         text = "equal" if self.greedy else "different"
         return (
             f"{self.engine}: logits of {SYMBOLS} symbols within {self.difference:.1e} of the largest "
-            f"(bound {self.bound:.0e}), {GREEDY} greedy symbols {text}"
+            f"(bound {BOUND:.0e}), {GREEDY} greedy symbols {text}"
         )
 
 
@@ -89,7 +89,11 @@ def played_live(language_model: LanguageModel, script: Script, weights: npt.DTyp
     return Played("live", logits[:, 0].numpy(), np.concatenate(greedy).tolist())
 
 
-def compare(live: Played, exported: Played, bound: float = BOUND) -> Parity:
-    """What an export played against what the model did."""
+def compared(live: Played, play: Callable[[Path, Script], Played], path: Path, script: Script) -> Parity:
+    """What an export plays in an engine against what the model did."""
+    try:
+        exported = play(path, script)
+    except ModuleNotFoundError as error:
+        return Parity(f"{error.name} is not installed")
     difference = float(np.abs(live.logits - exported.logits).max() / np.abs(live.logits).max())
-    return Parity(exported.engine, difference, live.greedy == exported.greedy, bound)
+    return Parity(exported.engine, difference, live.greedy == exported.greedy)

@@ -185,6 +185,22 @@ def play(path: Path, script: Script) -> Played:
             return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist())
 
 
+def play_openvino(path: Path, script: Script) -> Played:
+    """Plays the script through `step` as OpenVINO has it."""
+    import openvino
+
+    loaded = tf.saved_model.load(str(path))
+    model = openvino.convert_model(loaded.signatures["step"])
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def step(ids: Any, state: Any) -> tuple[Any, Any]:
+        found = compiled({"ids": ids, "state": state})
+        return found["logits"].copy(), found[1].copy()
+
+    zeros = loaded.signatures["initial_state"](batch=tf.constant(1))["state"].numpy()
+    return Played(f"OpenVINO {openvino.__version__.split('-')[0]}", *probe.play(step, zeros, **script._asdict()))
+
+
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
     loaded = tf.saved_model.load(str(path))
@@ -248,3 +264,6 @@ def _listed(specs: dict[str, Any]) -> str:
         f"`{name}` {spec.dtype.name} {[d if d else 'batch' if not n else 'time' for n, d in enumerate(spec.shape)]}"
         for name, spec in named
     ).replace("'", "")
+
+
+PLAYS = (play, play_openvino)
