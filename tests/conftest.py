@@ -1,5 +1,4 @@
 import os
-import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,11 +10,13 @@ LARGEST: dict[str, float] = {}
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium")
+    from charlm.export.html import launched
+
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        try:
+            opened = launched(driver)
+        except ModuleNotFoundError as error:
+            pytest.skip(str(error))
         yield opened
         opened.close()
 

@@ -62,6 +62,8 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
     found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), tmp_path / "out", name)
+    if found.engine == "Chromium is not installed":
+        pytest.skip(found.engine)
     assert found.difference is not None
     assert found.difference < BOUND
     assert found.greedy

@@ -9,7 +9,7 @@ import json
 import shutil
 import string
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
 from charlm.tokenizers import SentencePieceTokenizer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Playwright
 
 DIRECTORY = False
 WEIGHTS = np.float16
@@ -79,19 +82,31 @@ def _symbol(content: bytes) -> str | list[int]:
 
 def play(path: Path, script: Script) -> Played:
     """Plays the script in headless Chromium, with the page's own functions."""
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        try:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        except Error:
-            raise ModuleNotFoundError("no Chromium", name="Chromium") from None
+        browser = launched(driver)
         page = browser.new_page()
         page.set_content(path.read_text("utf-8"))
         logits, greedy = page.evaluate(PLAY, [script.ids, script.length])
         engine = f"Chromium {browser.version}"
         browser.close()
     return Played(engine, np.array(logits, np.float32), greedy)
+
+
+def launched(driver: Playwright) -> Browser:
+    """A headless Chromium: the system's, Google's Chrome, or the one that `playwright install chromium` left.
+
+    Raises:
+        ModuleNotFoundError: there is none.
+    """
+    from playwright.sync_api import Error
+
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        return driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    except Error:
+        raise ModuleNotFoundError("no Chromium", name="Chromium") from None
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
