@@ -69,7 +69,7 @@ def test_make_targets_that_pages_name_exist():
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     """On a small text: what the page shows is the interface, not how long it takes."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    code = re.findall(r"```python\n(.*?)```", readme, re.S)[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path))
     Path("corpus.txt").write_text("It was the best of times, it was the worst of times, " * 400)

@@ -1,19 +1,27 @@
 """A server in a thread, asked by the clients that it is for."""
 
+import contextlib
+import io
 import json
+import re
+import shlex
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from test_export import language_model
 
 httpx, openai, uvicorn = (pytest.importorskip(name) for name in ("httpx", "openai", "uvicorn"))
 pytest.importorskip("fastapi")
 
+from charlm.api import load  # noqa: E402
 from charlm.serve.app import build  # noqa: E402
 from charlm.serve.engine import Engine  # noqa: E402
 from charlm.serve.limits import Limits  # noqa: E402
 
+ROOT = Path(__file__).parent.parent
 LIMITS = Limits(body=20_000, prompt=3000, length=100_000, texts=8)
 
 
@@ -22,7 +30,7 @@ class Server:
 
     def __init__(self, model, api_key=None, waiting=40):
         self.model, self.engine = model, Engine(model, waiting)
-        app = build(model, "run", self.engine, LIMITS, api_key)
+        app = build(model, model.checkpoint.run_name, self.engine, LIMITS, api_key)
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -315,3 +323,26 @@ def test_the_page_writes_stops_and_explains(server, browser):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert {url.startswith((server.url, "data:")) for url in asked} == {True}
     assert not problems
+
+
+def test_the_readmes_requests_have_these_answers():
+    """Of the model that comes with the clone, asked as the page says."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme[readme.index("## Serving") :]
+    code, told = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", section, re.S).groups()
+    server = Server(load(ROOT / "models/pydocs-small"))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code.replace("http://localhost:8000", server.url), {})
+        assert printed.getvalue().rstrip() == told.rstrip()
+        for command, answer in re.findall(r"^\$ (curl .*)\n(.*)$", section, re.M):
+            words, given = shlex.split(command), json.loads(answer)
+            address, content = words[-1].removeprefix("http://localhost:8000"), words[2] if "-d" in words else None
+            found = server.http.request("POST" if content else "GET", address, content=content).json()
+            assert found.keys() == given.keys()
+            for answer in found, given:
+                answer.pop("created", None)
+            for ours, shown in zip(tf.nest.flatten(found), tf.nest.flatten(given), strict=True):
+                assert ours == (pytest.approx(shown, rel=1e-4) if isinstance(shown, float) else shown)
+    finally:
+        server.close()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from charlm.serve.engine import Engine
 
@@ -26,7 +30,7 @@ class Metrics:
             ("charlm_symbols_per_second", "Written in the latest chunk", lambda: engine.rate),
         ):
             Gauge(name, about, registry=self._registry).set_function(value)
-        Gauge("charlm_symbols_total", "Written so far", registry=self._registry).set_function(lambda: engine.symbols)
+        self._registry.register(_Symbols(engine))
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """A request is over."""
@@ -40,3 +44,13 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""
         return generate_latest(self._registry)
+
+
+class _Symbols(Collector):
+    """A counter that the engine keeps."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily("charlm_symbols", "Written so far", self._engine.symbols)
