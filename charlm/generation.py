@@ -231,7 +231,8 @@ class TextRow:
         if found is not None:
             self.sample.stopped = "stop"
             return held[:found]
-        keep = max((n for stop in self._stops for n in range(len(stop)) if held.endswith(stop[:n])), default=0)
+        starts = ((stop, min(len(stop), len(held) + 1)) for stop in self._stops)
+        keep = max((n for stop, most in starts for n in range(most) if held.endswith(stop[:n])), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]
 

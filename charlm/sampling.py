@@ -55,11 +55,14 @@ def top_k(logits: Tensor, k: Setting, recent: Tensor) -> Tensor:
 
 
 def top_p(logits: Tensor, p: Setting, recent: Tensor) -> Tensor:
-    """Keeps the fewest most probable symbols whose probabilities reach p (nucleus; Holtzman et al. 2020); 1 is off."""
+    """Keeps the fewest most probable symbols whose probabilities reach p (nucleus; Holtzman et al. 2020); 1 is off.
+
+    The most probable one is kept whatever p is.
+    """
     p = _rows(p, logits.dtype)
     ordered = _sorted(logits)
     before = tf.cumsum(tf.nn.softmax(ordered), -1, exclusive=True)
-    least = tf.reduce_min(tf.where(before < p, ordered, float("inf")), -1, keepdims=True)
+    least = tf.reduce_min(tf.where((before < p) | (before <= 0), ordered, float("inf")), -1, keepdims=True)
     return tf.where(p < 1, _keep(logits, logits >= least), logits)
 
 

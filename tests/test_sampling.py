@@ -205,6 +205,12 @@ def test_symbols_as_probable_as_the_last_one_kept_are_kept():
         assert kept.tolist() == [False, True, True, True, True], name
 
 
+@pytest.mark.parametrize("value", [1e-46, 0.0, -1.0])
+def test_the_nucleus_is_never_empty(value):
+    kept = np.isfinite(SAMPLERS["top_p"](tf.math.log([[0.1, 0.5, 0.4]]), value, [[-1]])[0])
+    assert kept.tolist() == [False, True, False]
+
+
 def test_greedy_takes_the_first_of_equals():
     after = SAMPLERS["temperature"](np.array([[1.0, 2.0, 0.0, 2.0]]), 0, [[-1]])
     assert np.isfinite(after).tolist() == [[False, True, False, False]]

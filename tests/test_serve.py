@@ -22,7 +22,7 @@ from charlm.serve.engine import Engine  # noqa: E402
 from charlm.serve.limits import Limits  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-LIMITS = Limits(body=20_000, prompt=3000, length=100_000, texts=8)
+LIMITS = Limits(body=20_000, prompt=3000, length=100_000, texts=8, symbols=800_000)
 
 
 class Server:
@@ -46,7 +46,7 @@ class Server:
         self._thread.join(60)
 
     def complete(self, status=200, **body):
-        answer = self.http.post("/v1/completions", json=body)
+        answer = self.http.post("/v1/completions", content=json.dumps(body))
         assert answer.status_code == status, answer.text
         return answer.json()
 
@@ -152,6 +152,7 @@ def test_many_clients_at_once_do_not_change_each_others_texts(server):
     ("body", "named"),
     [
         ({"max_tokens": 100_001}, "symbols to write: 100,001 is more than 100,000"),
+        ({"max_tokens": 100_001, "n": 8}, "symbols to write in all texts: 800,008 is more than 800,000"),
         ({"prompt": "x" * 3001}, "characters of a prompt: 3,001 is more than 3,000"),
         ({"n": 9}, "texts: 9 is more than 8"),
         ({"prompt": ["a"] * 5, "n": 2}, "texts: 10 is more than 8"),
@@ -159,7 +160,15 @@ def test_many_clients_at_once_do_not_change_each_others_texts(server):
         ({"top_p": 0}, "top_p"),
         ({"logprobs": 6}, "logprobs"),
         ({"seed": -1}, "seed"),
-        ({"prompt": 7}, "prompt"),
+        ({"prompt": 7}, "prompt.0: Input should be a valid string"),
+        ({"prompt": ["a"] * 1001}, "prompt: List should have at most 1000 items"),
+        ({"prompt": "\ud800", "echo": True}, "prompt.0: Half of a surrogate pair"),
+        ({"stop": "x" * 201}, "stop.0: Value should have at most 200"),
+        ({"stop": ["x"] * 17}, "stop: List should have at most 16"),
+        ({"n": 10**4000}, "n: "),
+        ({"top_k": 2**31}, "top_k: Input should be less than"),
+        ({"best_of": 3}, "best_of is not offered"),
+        ({"logit_bias": {"5": 1}}, "logit_bias is not offered"),
     ],
 )
 def test_what_is_too_much_or_wrong_is_refused_by_name(server, body, named):
@@ -168,7 +177,58 @@ def test_what_is_too_much_or_wrong_is_refused_by_name(server, body, named):
     assert error["type"] == "invalid_request_error"
 
 
+def test_what_is_null_or_neutral_is_not_there(server):
+    fields = ("temperature", "top_p", "n", "echo", "stream", "suffix", "logit_bias", "stop", "logprobs")
+    asked = {"prompt": "the ", "max_tokens": 20, "seed": 3}
+    choices = server.complete(**asked)["choices"]
+    assert server.complete(**asked, **dict.fromkeys(fields))["choices"] == choices
+    neutral = {
+        "best_of": 1,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "suffix": "",
+        "user": "me",
+    }
+    assert server.complete(**asked, **neutral)["choices"] == choices
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"instances": [{"prompt": "a", "top_k": 2**31}]}, "instances.0.top_k: Input should be less than 2147483648"),
+        ({"instances": ["a", {"prompt": "a", "length": None}]}, "instances.1.length: Input should be a valid integer"),
+        ({"instances": [{"prompt": "a", "lenght": 3}]}, "instances.0.lenght: Extra inputs are not permitted"),
+        ({"instances": [{"length": 3}]}, "instances.0.prompt: Field required"),
+        ({"instances": [""] * 300}, "texts: 300 is more than 8"),
+        ({"instances": [""] * 3000}, "instances: List should have at most 1000 items"),
+        ({"instances": [{"prompt": "a", "length": 90_000}] * 8 + ["a"]}, "texts: 9 is more than 8"),
+        ({"inputs": {"prompt": [""] * 3000}}, "inputs.prompt: more than 1,000 texts"),
+        ({"inputs": {"prompt": ["a", "b"], "length": [1, 2, 3]}}, "inputs.length: 3 values for 2 prompts"),
+        ({"inputs": {"prompt": ["a"], "\ud800": [1, 2]}}, "inputs.?: 2 values for 1 prompts"),
+        ({"inputs": {"prompt": ["a"], "seed": ["b"]}}, "inputs.seed: Input should be a valid integer"),
+        ({"inputs": {"length": 3}}, "inputs.prompt: Field required"),
+        ({"inputs": 7}, "inputs.prompt: Input should be a valid string"),
+        ({"instances": ["a"], "inputs": ["a"]}, "either instances or inputs"),
+        ({}, "either instances or inputs"),
+        ({"instances": ["a"], "signature_name": "train"}, "there are no signatures but"),
+    ],
+)
+def test_a_wrong_prediction_is_refused_by_name(server, body, message):
+    answer = server.http.post("/v1/models/run:predict", content=json.dumps(body))
+    assert answer.status_code == (404 if "signature" in message else 400)
+    assert message in answer.json()["error"]
+
+
+def test_only_this_sites_pages_are_answered(server):
+    """A page of another site can have a browser send a text without asking."""
+    for site, status in ("cross-site", 403), ("same-origin", 200), ("none", 200):
+        headers = {"Sec-Fetch-Site": site, "Content-Type": "text/plain"}
+        assert server.http.post("/v1/completions", content=b'{"max_tokens": 1}', headers=headers).status_code == status
+
+
 def test_other_refusals(server):
+    assert "JSON" in server.http.post("/v1/completions", content=b"{").json()["error"]["message"]
     assert "no model 'gpt'" in server.complete(404, model="gpt")["error"]["message"]
     assert server.complete(413, prompt="é" * 20_000)["error"]["message"] == "a body of more than 20,000 bytes"
     assert server.http.post("/v1/completions", content=b"{").status_code == 400
@@ -209,6 +269,8 @@ def test_a_prediction_in_columns(server):
 def test_the_model_is_described_for_both_kinds_of_client(server, client):
     assert [model.id for model in client.models.list()] == ["run"]
     assert client.models.retrieve("run").owned_by == "charlm"
+    assert server.http.get("/v1/models/run/versions/1").json() == server.http.get("/v1/models/run").json()
+    assert server.http.get("/v1/models/run/versions/2").status_code == 404
     state = server.http.get("/v1/models/run").json()["model_version_status"][0]
     assert (state["version"], state["state"]) == ("1", "AVAILABLE")
     signature = server.http.get("/v1/models/run/metadata").json()["metadata"]["signature_def"]["signature_def"]
@@ -218,6 +280,8 @@ def test_the_model_is_described_for_both_kinds_of_client(server, client):
 
 def test_health_and_metrics(server):
     assert server.http.get("/health").json() == {"status": "ok"}
+    assert [server.http.head(path).status_code for path in ("/", "/health", "/ready")] == [200] * 3
+    server.http.request("INVENTED", "/health")
     assert server.http.get("/ready").json() == {"ready": True}
     server.complete(prompt="the ", max_tokens=7)
     lines = server.http.get("/metrics").text.splitlines()
@@ -225,6 +289,7 @@ def test_health_and_metrics(server):
     assert float(values["charlm_symbols_total"]) >= 7
     assert float(values['charlm_requests_total{method="POST",status="200"}']) >= 1
     assert float(values["charlm_first_symbol_seconds_count"]) >= 1
+    assert 'charlm_requests_total{method="other",status="405"}' in values
     assert {"charlm_queue", "charlm_slots_busy", "charlm_request_seconds_count"} <= values.keys()
     assert "/v1/completions" in server.http.get("/openapi.json").json()["paths"]
 
@@ -257,10 +322,14 @@ def test_a_key_is_asked_for(tmp_path):
     server = Server(language_model(tmp_path), api_key="secret")
     try:
         assert server.http.get("/health").status_code == 200
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sécret"}):
+        assert server.http.get("/docs").status_code == server.http.get("/openapi.json").status_code == 200
+        assert server.http.get("/metrics").status_code == server.http.get("/docs-files").status_code == 401
+        for borne in ({}, "Bearer wrong", "Bearer sécret", "secret", "Basic secret"):
+            headers = {"Authorization": borne} if borne else {}
             answer = server.http.post("/v1/completions", json={}, headers={k: v.encode() for k, v in headers.items()})
             assert answer.status_code == 401
             assert "API key" in answer.json()["error"]["message"]
+        assert server.http.get("/metrics", headers={"Authorization": "bearer secret"}).status_code == 200
         with openai.OpenAI(base_url=server.url + "/v1", api_key="secret") as client:
             assert client.completions.create(model="run", prompt="a", max_tokens=3).usage.completion_tokens == 3
     finally:
@@ -278,6 +347,7 @@ def test_a_full_queue_answers_429_and_a_dead_engine_503(tmp_path, monkeypatch):
         assert server.http.get("/health").json() == {"status": "RuntimeError: gone"}
         assert server.http.get("/health").status_code == server.http.get("/ready").status_code == 503
         assert "gone" in server.complete(503)["error"]["message"]
+        assert server.http.get("/v1/models/run").json()["model_version_status"][0]["state"] == "END"
     finally:
         server.engine.failure = None
         server.close()
@@ -323,6 +393,15 @@ def test_the_page_writes_stops_and_explains(server, browser):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert {url.startswith((server.url, "data:")) for url in asked} == {True}
     assert not problems
+
+
+def test_the_addresses_are_described_without_the_internet(server, browser):
+    asked, page = [], browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server.url + "/docs")
+    page.wait_for_selector("text=OpenAI")
+    assert {url.startswith((server.url, "data:")) for url in asked} == {True}
+    page.close()
 
 
 def test_the_readmes_requests_have_these_answers():

@@ -10,16 +10,18 @@ import string
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from charlm import __version__
 from charlm.api import LanguageModel
 from charlm.serve.completions import add_completions
 from charlm.serve.engine import Engine
-from charlm.serve.guard import Guard
+from charlm.serve.guard import FILES, Guard
 from charlm.serve.limits import Limits
 from charlm.serve.predictions import add_models, add_predictions
 from charlm.serve.service import Service
@@ -43,7 +45,15 @@ def build(language_model: LanguageModel, name: str, engine: Engine, limits: Limi
         yield
         await asyncio.to_thread(engine.close)
 
-    app = FastAPI(title=f"charlm: {name}", version=__version__, lifespan=lifespan)
+    bearer = [Depends(HTTPBearer(auto_error=False))] if api_key else []  # a field for the key in /docs
+    app = FastAPIOffline(
+        title=f"charlm: {name}",
+        version=__version__,
+        lifespan=lifespan,
+        dependencies=bearer,
+        redoc_url=None,
+        static_url=FILES,
+    )
     for routes in (_page, _health, add_completions, add_models, add_predictions):
         routes(app, service)
 
@@ -54,7 +64,7 @@ def build(language_model: LanguageModel, name: str, engine: Engine, limits: Limi
     @app.exception_handler(RequestValidationError)
     async def refused(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
+        where = "" if first["type"] == "json_invalid" else ".".join(str(part) for part in first["loc"][1:])
         return _error(request.url.path, 400, f"{where or 'body'}: {first['msg']}")
 
     return Guard(app, limits.body, api_key, service.metrics, _error)
@@ -62,9 +72,10 @@ def build(language_model: LanguageModel, name: str, engine: Engine, limits: Limi
 
 def _error(path: str, status: int, message: str, headers: Any = None) -> JSONResponse:
     """An error, in TensorFlow Serving's shape at its addresses and OpenAI's at the others."""
+    message = message.encode(errors="replace").decode()
     if ":predict" in path:
         return JSONResponse({"error": message}, status, headers)
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)
 
 
@@ -78,6 +89,7 @@ def _page(app: FastAPI, service: Service) -> None:
         longest=service.limits.length,
     )
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return HTMLResponse(page)
@@ -86,11 +98,13 @@ def _page(app: FastAPI, service: Service) -> None:
 def _health(app: FastAPI, service: Service) -> None:
     engine = service.engine
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Whether the engine lives")
     async def health() -> Response:
         alive = engine.failure is None
         return JSONResponse({"status": "ok" if alive else engine.failure}, 200 if alive else 503)
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", summary="Whether requests are taken")
     async def ready() -> Response:
         taken = engine.ready.is_set() and engine.failure is None and not engine.closing

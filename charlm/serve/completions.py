@@ -11,11 +11,47 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from charlm.serve.batch import ALTERNATIVES
 from charlm.serve.engine import Piece
-from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature, Writing
+from charlm.serve.service import (
+    LENGTH,
+    MOST,
+    TEMPERATURE,
+    Count,
+    Probability,
+    Seed,
+    Service,
+    Temperature,
+    Text,
+    Writing,
+)
+
+NOT_OFFERED = {  # of OpenAI's, each with what says nothing
+    "best_of": 1,
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "presence_penalty": 0,
+    "suffix": "",
+}
+
+_ONE_OR_MORE = (
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+)
+Prompts = Annotated[list[Text], Field(max_length=MOST), *_ONE_OR_MORE]
+Stops = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=16), *_ONE_OR_MORE]
+Logprobs = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=ALTERNATIVES,
+        description="How many of the likeliest symbols to tell in each place that is written, also of a stop text; "
+        "a prompt's symbols are not told.",
+    ),
+]
 
 
 class StreamOptions(BaseModel):
@@ -25,25 +61,37 @@ class StreamOptions(BaseModel):
 
 
 class Completion(BaseModel):
-    """OpenAI's completion request. Tokens are the model's symbols."""
+    """OpenAI's completion request; top_k besides. Tokens are the model's symbols."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"prompt": "Once upon a time", "max_tokens": 100, "temperature": 0.7, "seed": 1}]
         }
     )
-    prompt: str | list[str] = ""
+    prompt: Prompts = [""]
     model: str | None = None
     max_tokens: Count = LENGTH
     temperature: Temperature = TEMPERATURE
     top_p: Probability = 1.0
-    n: Annotated[int, Field(ge=1)] = 1
+    top_k: Count = 0
+    n: Annotated[int, Field(ge=1, lt=2**31)] = 1
     seed: Seed | None = None
-    stop: str | list[str] | None = None
+    stop: Stops = []
     echo: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=ALTERNATIVES)] | None = None
+    logprobs: Logprobs | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, body: Any) -> Any:
+        """What is null is not given."""
+        if not isinstance(body, dict):
+            return body
+        for name, nothing in NOT_OFFERED.items():
+            if body.get(name) not in (None, nothing):
+                raise PydanticCustomError("not_offered", "{name} is not offered here", {"name": name})
+        return {name: value for name, value in body.items() if value is not None}
 
 
 def add_completions(app: FastAPI, service: Service) -> None:
@@ -52,12 +100,11 @@ def add_completions(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", summary="Text that goes on from a prompt (OpenAI)")
     async def completions(body: Completion, request: Request) -> Response:
         service.known(service.name if body.model is None else body.model)
-        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        service.checked("texts", len(prompts) * body.n, service.limits.texts)
+        prompts, texts = body.prompt, len(body.prompt) * body.n
+        service.allowed(texts, texts * body.max_tokens)
         seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-        stop = tuple(s for s in ([body.stop] if isinstance(body.stop, str) else body.stop or ()) if s)
-        settings = {"temperature": body.temperature, "top_p": body.top_p, "stop": stop}
-        settings["alternatives"] = body.logprobs or 0
+        settings: dict[str, Any] = {"temperature": body.temperature, "top_p": body.top_p, "top_k": body.top_k}
+        settings |= {"stop": tuple(filter(None, body.stop)), "alternatives": body.logprobs or 0}
         rows = [service.row(prompt, body.max_tokens, seed + k, **settings) for prompt in prompts for k in range(body.n)]
         echoes = [prompt if body.echo else "" for prompt in prompts for _ in range(body.n)]
         read = sum(len(row.prompt) for row in rows[:: body.n])

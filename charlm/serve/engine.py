@@ -221,6 +221,7 @@ class Engine:
         with self._condition:
             self._closing = True
             left = [slot for slot in (*self._slots, *self._reading, *self._waiting) if slot is not None]
+            self._slots, self._reading, self.rate = [None] * len(self._slots), [], 0.0
             self._waiting.clear()
         for slot in left:
             slot.deliver(Piece("", (), (), "failed"))
@@ -232,6 +233,7 @@ class Engine:
             while not self._waiting and not self.busy:
                 if self._closing:
                     return False
+                self.rate = 0.0
                 self._condition.wait()
                 self._drop_cancelled()
             for _ in range(min(len(self._waiting), SIZES[-1] - self.busy)):
@@ -303,4 +305,4 @@ class Engine:
                 self.symbols += slot.written - before
                 if slot.stopped:
                     self._slots[n] = None
-        self.rate = (self.symbols - written) / (time.monotonic() - began) if self.busy else 0.0
+        self.rate = (self.symbols - written) / (time.monotonic() - began)

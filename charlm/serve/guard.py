@@ -16,7 +16,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
-OPEN = ("/", "/health", "/ready")  # to everybody
+OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # to everybody
+FILES = "/docs-files"  # what /docs loads, open too
 
 _log = logging.getLogger("charlm.access")
 
@@ -72,10 +73,18 @@ class Guard:
             _log.info(json.dumps(line))
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
-        if self._api_key is None or scope["path"] in OPEN:
+        headers = dict(scope["headers"])
+        if self._api_key is None:
+            if scope["method"] == "POST" and headers.get(b"sec-fetch-site") == b"cross-site":
+                return (
+                    403,
+                    "asked by another site's page, which only a server with --api-key answers",
+                )
             return None
-        borne = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
-        if hmac.compare_digest(borne, self._api_key.encode()):
+        if scope["path"] in OPEN or scope["path"].startswith(FILES + "/"):
+            return None
+        scheme, _, borne = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(borne.strip(), self._api_key.encode()):
             return None
         return 401, "a wrong API key, or none: send it as a header, Authorization: Bearer KEY"
 

@@ -9,5 +9,6 @@ class Limits:
 
     body: int = 1 << 20  # bytes
     prompt: int = 100_000  # characters
-    length: int = 10_000  # symbols
+    length: int = 10_000  # symbols of a text
     texts: int = 64  # prompts times samples
+    symbols: int = 100_000  # of all texts

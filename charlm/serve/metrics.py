@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPMethod
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -11,6 +12,8 @@ from prometheus_client.registry import Collector
 from charlm.serve.engine import Engine
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+METHODS = {method.value for method in HTTPMethod}
 
 
 class Metrics:
@@ -34,7 +37,7 @@ class Metrics:
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """A request is over."""
-        self._requests.labels(method, str(status)).inc()
+        self._requests.labels(method if method in METHODS else "other", str(status)).inc()
         self._whole.observe(seconds)
 
     def first_symbol(self, seconds: float) -> None:

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from charlm.serve.service import LENGTH, TEMPERATURE, Count, Probability, Seed, Service, Temperature, Writing
+from charlm.serve.service import (
+    LENGTH,
+    MOST,
+    TEMPERATURE,
+    Count,
+    Probability,
+    Seed,
+    Service,
+    Temperature,
+    Text,
+    Writing,
+)
+
+VERSION = "1"
 
 
 class Instance(BaseModel):
     """One row of a prediction: the inputs of the exported model's `generate`."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: str
+    prompt: Text
     length: Count = LENGTH
     temperature: Temperature = TEMPERATURE
     top_k: Count = 0
     top_p: Probability = 1.0
     seed: Seed | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt(cls, row: Any) -> Any:
+        """A row that is a string is its prompt."""
+        return {"prompt": row} if isinstance(row, str) else row
 
 
 class Prediction(BaseModel):
@@ -29,17 +48,19 @@ class Prediction(BaseModel):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"instances": [{"prompt": "Once upon a time", "length": 100}]}]}
     )
-    signature_name: str = "serving_default"
-    instances: list[str | Instance] | None = None
-    inputs: dict[str, Any] | list[str] | None = None
+    signature_name: str = ""
+    instances: Annotated[list[Instance], Field(max_length=MOST)] | None = None
+    inputs: Any = None
 
 
 def add_models(app: FastAPI, service: Service) -> None:
     """Adds the addresses."""
 
     def described() -> dict[str, Any]:
-        state = "AVAILABLE" if service.engine.ready.is_set() else "LOADING"
-        status = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+        engine = service.engine
+        state = "END" if engine.failure else "AVAILABLE" if engine.ready.is_set() else "LOADING"
+        code = {"error_code": "INTERNAL" if engine.failure else "OK", "error_message": engine.failure or ""}
+        status = {"version": VERSION, "state": state, "status": code}
         about = {"id": service.name, "object": "model", "created": service.created, "owned_by": "charlm"}
         return about | {"model_version_status": [status]}
 
@@ -47,11 +68,13 @@ def add_models(app: FastAPI, service: Service) -> None:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [described()]}
 
+    @app.get("/v1/models/{name}/versions/" + VERSION, include_in_schema=False)
     @app.get("/v1/models/{name}", summary="A model (OpenAI) and its state (TensorFlow Serving)")
     async def model(name: str) -> dict[str, Any]:
         service.known(name)
         return described()
 
+    @app.get("/v1/models/{name}/versions/" + VERSION + "/metadata", include_in_schema=False)
     @app.get("/v1/models/{name}/metadata", summary="What goes into a prediction and comes out (TensorFlow Serving)")
     async def metadata(name: str) -> dict[str, Any]:
         service.known(name)
@@ -66,7 +89,7 @@ def add_models(app: FastAPI, service: Service) -> None:
             "method_name": "tensorflow/serving/predict",
         }
         return {
-            "model_spec": {"name": name, "signature_name": "", "version": "1"},
+            "model_spec": {"name": name, "signature_name": "", "version": VERSION},
             "metadata": {"signature_def": {"signature_def": {"serving_default": signature, "generate": signature}}},
         }
 
@@ -79,19 +102,18 @@ def _tensor(name: str, kind: str, shape: list[str]) -> dict[str, Any]:
 def add_predictions(app: FastAPI, service: Service) -> None:
     """Adds the addresses."""
 
+    @app.post("/v1/models/{name}/versions/" + VERSION + ":predict", include_in_schema=False)
     @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs (TensorFlow Serving)")
     async def predict(name: str, body: Prediction, request: Request) -> dict[str, Any]:
         service.known(name)
-        if body.signature_name not in ("serving_default", "generate"):
-            raise HTTPException(
-                404, f"there is no signature {body.signature_name!r}, only serving_default and generate"
-            )
+        if body.signature_name not in ("", "serving_default", "generate"):
+            raise HTTPException(404, "there are no signatures but serving_default and generate")
         if (body.instances is None) == (body.inputs is None):
             raise HTTPException(400, "either instances or inputs must be there")
         instances = body.instances if body.instances is not None else _rows_of(body.inputs)
-        asked = [Instance(prompt=i) if isinstance(i, str) else i for i in instances]
+        service.allowed(len(instances), sum(instance.length for instance in instances))
         rows = []
-        for instance in asked:
+        for instance in instances:
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
             settings = {"temperature": instance.temperature, "top_k": instance.top_k, "top_p": instance.top_p}
             rows.append(service.row(instance.prompt, instance.length, seed, **settings))
@@ -120,6 +142,8 @@ def _rows_of(inputs: Any) -> list[Instance]:
     prompts = columns.get("prompt")
     if not isinstance(prompts, list):
         prompts = [prompts]
+    if len(prompts) > MOST:
+        raise HTTPException(400, f"inputs.prompt: more than {MOST:,} texts")
     rows = []
     for n in range(len(prompts)):
         row = {}
@@ -130,6 +154,7 @@ def _rows_of(inputs: Any) -> list[Instance]:
             row[key] = values[n if len(values) > 1 else 0]
         try:
             rows.append(Instance.model_validate(row))
-        except ValueError as error:
-            raise HTTPException(400, f"inputs: {error.errors()[0]['msg']}") from None  # type: ignore[attr-defined]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HTTPException(400, f"{'.'.join(map(str, ('inputs', *first['loc'])))}: {first['msg']}") from None
     return rows

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from charlm.api import LanguageModel
 from charlm.generation import prompt_ids
@@ -23,10 +24,22 @@ from charlm.serve.metrics import Metrics
 LENGTH, TEMPERATURE = 200, 0.8  # where a request says nothing
 GONE_SECONDS = 0.02  # between two looks whether a client is still there
 
+MOST = 1000  # texts that a request may list, to be refused for the limit
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("surrogate", "Half of a surrogate pair is no text") from None
+    return text
+
+
 Temperature = Annotated[float, Field(ge=0, le=1000)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Outbox:
@@ -61,7 +74,6 @@ class Writing:
 
     def __init__(self, service: Service, rows: Sequence[Row]) -> None:
         """Raises HTTPException: 429 if too many wait, 503 if nothing is taken."""
-        service.checked("texts", len(rows), service.limits.texts)
         self._metrics, self._asked, self._count = service.metrics, time.monotonic(), len(rows)
         self._arrived: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         outbox = service.outbox
@@ -133,6 +145,11 @@ class Service:
         """Raises 400 for more than may be."""
         if value > most:
             raise HTTPException(400, f"{what}: {value:,} is more than {most:,}")
+
+    def allowed(self, texts: int, symbols: int) -> None:
+        """Raises 400 for too many texts, or too many symbols in all of them."""
+        self.checked("texts", texts, self.limits.texts)
+        self.checked("symbols to write in all texts", symbols, self.limits.symbols)
 
     def row(self, prompt: str, length: int, seed: int, **settings: Any) -> Row:
         """A row for the engine."""
