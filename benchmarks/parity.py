@@ -28,7 +28,8 @@ Python {python}, TensorFlow {tensorflow}, Keras {keras}.
 
 def rows_of(model: charlm.LanguageModel, name: str, cell: str, tokenizer: str, folder: str) -> list[str]:
     rows = []
-    for check in export(model, Path(folder, f"{name}-{cell}-{tokenizer}"), name):
+    destination = Path(folder, f"{name}-{cell}-{tokenizer}{FORMATS[name].suffix or ''}")
+    for check in export(model, destination, name):
         text = "equal" if check.greedy else "different"
         found = f"not checked: {check.engine} | |"
         if check.difference is not None:

@@ -3,18 +3,18 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from charlm import export as export_module
 from charlm.api import load
 from charlm.cells import CELLS
 from charlm.checkpoint import Run, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import UsageError
-from charlm.export import FORMATS, ParityError, export, format_of, savedmodel
+from charlm.export import FORMATS, TITLE, Format, ParityError, export, format_for, format_of, readme, savedmodel
 from charlm.export.parity import BOUND, Parity
 from charlm.model import build_model
 from charlm.tokenizers import TOKENIZERS
@@ -61,16 +61,19 @@ def sampling(rows, **settings):
 def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
-    found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), tmp_path / "out", name)
+    suffix = FORMATS[name].suffix
+    out = tmp_path / f"out{suffix or ''}"
+    found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), out, name)
     if found.engine == "Chromium is not installed":
         pytest.skip(found.engine)
     assert found.difference is not None
     assert found.difference < BOUND
     assert found.greedy
-    card = tmp_path / ("out/README.md" if format_of(name).DIRECTORY else "out.md")
-    assert {p.name for p in tmp_path.iterdir()} == {"run", "out", card.relative_to(tmp_path).parts[0]}
+    card = readme(out, name)
+    assert {p.name for p in tmp_path.iterdir()} == {"run", out.name} | ({card.name} if suffix else set())
     assert all(str(check) in card.read_text() for check in (found, *others))
     assert all(check.difference is None or check.holds for check in others)
+    assert card.read_text().startswith(f"# {out.name}\n\n{TITLE} ")
     assert "-out" not in card.read_text()
 
 
@@ -93,6 +96,20 @@ def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
         assert found["symbols"][n] == own["length"]
         assert (found["log_probabilities"][n, own["length"] :] == 0).all()
         assert (found["log_probabilities"][n, : own["length"]] < 0).all()
+
+
+def test_a_savedmodel_takes_no_prompts_and_no_wrong_settings(tmp_path):
+    savedmodel.write(language_model(tmp_path), tmp_path / "out")
+    call = signatures(tmp_path / "out")
+    found = call("generate", prompt=np.array([], object), **sampling(0))
+    assert found["text"].shape == (0,)
+    for settings in {"length": -1}, {"length": 2**31 - 1}:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="length: wants 0 to 1,000,000"):
+            call("generate", prompt=np.array(["a"]), **sampling(1, **settings))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one value for each prompt"):
+        call("generate", prompt=np.array(["a", "b"]), **sampling(2) | {"seed": np.array([1], np.int32)})
+    greedy = call("generate", prompt=np.array(["a"]), **sampling(1, temperature=0.0))
+    assert call("generate", prompt=np.array(["a"]), **sampling(1, top_p=0.0))["text"] == greedy["text"]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZER)
@@ -156,23 +173,71 @@ def test_an_export_that_computes_something_else_is_not_left(name, tmp_path, monk
 
     monkeypatch.setattr(module, "write", wrong)
     with pytest.raises(ParityError, match="not written") as caught:
-        export(model, tmp_path / "out", name)
+        export(model, tmp_path / ("out.keras" if name == "keras" else "out"), name)
     assert caught.value.exit_code == 1
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_what_is_there_is_replaced_by_force_alone(tmp_path):
-    model = language_model(tmp_path)
-    (tmp_path / "out").write_text("mine")
+    model, out = language_model(tmp_path), tmp_path / "out.keras"
+    out.write_text("mine")
     with pytest.raises(UsageError, match="exists; --force"):
-        export(model, tmp_path / "out", "keras")
-    assert (tmp_path / "out").read_text() == "mine"
-    with pytest.raises(UsageError, match="writes a directory"):
-        export(model, tmp_path / "out", "savedmodel", force=True)
-    export(model, tmp_path / "out", "keras", force=True)
-    assert (tmp_path / "out").stat().st_size > 10_000
-    with pytest.raises(UsageError, match="no such directory"):
-        export(model, tmp_path / "none/out", "keras")
+        export(model, out)
+    assert out.read_text() == "mine"
+    export(model, out, force=True)
+    assert out.stat().st_size > 10_000
+    export(model, out, force=True)
+    (tmp_path / "out.keras.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"out\.keras\.md: exists"):
+        export(model, out, force=True)
+    assert (tmp_path / "out.keras.md").read_text() == "mine"
+
+
+def test_a_directory_is_replaced_if_it_is_an_export(tmp_path, monkeypatch):
+    model, out = language_model(tmp_path), tmp_path / "out"
+    out.mkdir()
+    export(model, out, force=True)
+    (out / "old").write_text("")
+    monkeypatch.chdir(out)
+    with pytest.raises(UsageError, match="exists; --force"):
+        export(model, out)
+    assert (out / "old").exists()
+    export(model, Path(), force=True)
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["README.md", "assets", "fingerprint.pb", "saved_model.pb", "variables"]
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "out"}
+    (tmp_path / "link").symlink_to(out)
+    export(model, tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink()
+    monkeypatch.chdir(tmp_path)
+    for mine in tmp_path, tmp_path / "run":
+        with pytest.raises(UsageError, match="something else than an export"):
+            export(model, mine, force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "out", "link"}
+
+
+def test_destinations_that_cannot_be(tmp_path):
+    model = language_model(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.keras").mkdir()
+    for name, format_name, message in (
+        ("file", "savedmodel", "writes a directory"),
+        ("folder.keras", "keras", "writes a file"),
+        ("none/out.keras", "keras", "no such directory"),
+        ("model.h5", "keras", r"ends with \.keras"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            export(model, tmp_path / name, format_name, force=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.keras", "keras"), ("a.tflite", "litert"), ("b/a.html", "html"), ("a", "savedmodel"), ("a.onnx", "savedmodel")],
+)
+def test_an_ending_names_its_format(name, expected):
+    assert format_for(Path(name)) == expected
 
 
 def test_an_engine_that_is_missing_is_not_a_pass(tmp_path, monkeypatch):
@@ -180,13 +245,13 @@ def test_an_engine_that_is_missing_is_not_a_pass(tmp_path, monkeypatch):
         raise ModuleNotFoundError("No module named 'engine'", name="engine")
 
     monkeypatch.setattr(format_of("keras"), "PLAYS", (play,))
-    (found,) = export(language_model(tmp_path), tmp_path / "out", "keras")
+    (found,) = export(language_model(tmp_path), tmp_path / "out.keras")
     assert str(found) == "not checked: engine is not installed"
-    assert "not checked" in (tmp_path / "out.md").read_text()
+    assert "not checked" in (tmp_path / "out.keras.md").read_text()
 
 
 def test_a_format_whose_extra_is_missing_says_so(monkeypatch):
-    monkeypatch.setitem(export_module.FORMATS, "keras", "charlm.export.no_such_module")
+    monkeypatch.setitem(FORMATS, "keras", Format("charlm.export.no_such_module", ".keras"))
     with pytest.raises(UsageError, match=r"pip install 'charlm\[keras\]'"):
         format_of("keras")
 
@@ -212,6 +277,9 @@ def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, t
     page, asked = browser.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     page.goto((tmp_path / "out.html").as_uri())
+    page.fill("#length", "")
+    page.press("#prompt", "Control+Enter")
+    assert page.inner_text("#status") == ""
     for prompt, temperature, seed in (("the ", "0", 1), ("", "0.8", 7), ("é世", "1.2", 2**31 - 1)):
         page.fill("#prompt", prompt)
         page.fill("#temperature", temperature)
@@ -221,6 +289,7 @@ def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, t
         page.wait_for_function("document.getElementById('stop').disabled")
         written = page.evaluate("[...document.querySelectorAll('#text span')].map(s => s.textContent).join('')")
         assert written == model.generate(prompt, length=500, temperature=float(temperature), seed=seed)
+        assert page.inner_text("#status").startswith("500 symbols")
     assert [url for url in asked if not url.startswith("file:")] == []
     page.close()
 

@@ -10,16 +10,19 @@ import click
 
 from charlm.cli.bars import say
 from charlm.cli.options import json_option, model_options
-from charlm.export import FORMATS, export
+from charlm.export import FORMATS, check_destination, export, format_for, readme
 
 
 @click.command()
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @model_options
 @click.option(
-    "--format", "name", type=click.Choice(list(FORMATS)), default="savedmodel", show_default=True, help="What to write."
+    "--format",
+    "name",
+    type=click.Choice(list(FORMATS)),
+    help="What to write [by DEST's ending: .keras, .tflite, .html; else savedmodel].",
 )
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--force", is_flag=True, help="Replace an export that is there.")
 @json_option
 @click.pass_obj
 def command(
@@ -28,7 +31,7 @@ def command(
     model: str | None,
     models: Path,
     checkpoint: str,
-    name: str,
+    name: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -45,11 +48,12 @@ def command(
     differ from the model's, nothing is left. A README.md in the directory, or DEST.md beside the file, says what goes
     in and what comes out. onnx and litert need the extras charlm[onnx] and charlm[litert].
     """
+    name = name or format_for(destination)
+    check_destination(destination.resolve(), name, force)
     from charlm.runtime import start_tensorflow
 
     start_tensorflow(debug=debug)
     from charlm.api import load
-    from charlm.export.card import place
 
     loaded = load(model, checkpoint=checkpoint, models=models)
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
@@ -60,4 +64,4 @@ def command(
     else:
         for check in found:
             say(f"{destination}: {check}")
-        say(f"see {place(destination)}")
+        say(f"see {readme(destination, name)}")

@@ -2,7 +2,6 @@
 
 A format is a module here and a line in `FORMATS`. Its module has
 
-    DIRECTORY   whether it writes a directory; a file if not
     WEIGHTS     the NumPy type that its weights have
     write       (LanguageModel, path): writes it
     PLAYS       functions (path, Script) -> Played, one for each engine that it is for: plays symbols through what was
@@ -18,7 +17,7 @@ import secrets
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.errors import CharlmError, UsageError
 
@@ -26,13 +25,22 @@ if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.export.parity import Parity
 
+
+class Format(NamedTuple):
+    """Where a format's module is, and what the name of its file ends with; None if it writes a directory."""
+
+    module: str
+    suffix: str | None
+
+
 FORMATS = {
-    "savedmodel": "charlm.export.savedmodel",
-    "keras": "charlm.export.keras_file",
-    "onnx": "charlm.export.onnx_files",
-    "litert": "charlm.export.litert",
-    "html": "charlm.export.html",
+    "savedmodel": Format("charlm.export.savedmodel", None),
+    "keras": Format("charlm.export.keras_file", ".keras"),
+    "onnx": Format("charlm.export.onnx_files", None),
+    "litert": Format("charlm.export.litert", ".tflite"),
+    "html": Format("charlm.export.html", ".html"),
 }
+TITLE = "A recurrent language model, exported from charlm"  # how the README of an export begins, below its heading
 
 
 class ParityError(CharlmError):
@@ -46,38 +54,70 @@ def format_of(name: str) -> ModuleType:
         UsageError: what it needs to write, which is the extra of its name, is not installed.
     """
     try:
-        return importlib.import_module(FORMATS[name])
+        return importlib.import_module(FORMATS[name].module)
     except ModuleNotFoundError as error:
         extra = f"pip install 'charlm[{name}]'"
         raise UsageError(f"--format {name}: {error.name} is not installed; {extra}") from None
 
 
+def format_for(destination: Path) -> str:
+    """The name of the format that a path's ending is for; the first if it is nobody's."""
+    return next((name for name, found in FORMATS.items() if found.suffix == destination.suffix), next(iter(FORMATS)))
+
+
+def readme(destination: Path, name: str) -> Path:
+    """Where an export's README is: in its directory, or beside its file."""
+    is_file = FORMATS[name].suffix
+    return destination.with_name(destination.name + ".md") if is_file else destination / "README.md"
+
+
+def check_destination(destination: Path, name: str, force: bool) -> None:
+    """Whether an export may be written there.
+
+    Raises:
+        UsageError: it exists, and is not to be replaced or not an export; it has no parent; its name ends otherwise.
+    """
+    suffix, beside = FORMATS[name].suffix, readme(destination, name)
+    if suffix and destination.suffix != suffix:
+        raise UsageError(f"{destination}: --format {name} writes a file whose name ends with {suffix}")
+    if not destination.parent.is_dir():
+        raise UsageError(f"{destination.parent}: no such directory")
+    if destination.is_dir() == bool(suffix) and destination.exists():
+        kind = "a file" if suffix else "a directory"
+        raise UsageError(f"{destination}: --format {name} writes {kind}, and this is none")
+    if destination.exists() and not force:
+        raise UsageError(f"{destination}: exists; --force replaces it")
+    if not suffix and destination.exists() and any(destination.iterdir()) and not _is_readme(beside):
+        raise UsageError(f"{destination}: is not replaced, for it holds something else than an export")
+    if suffix and beside.exists() and not (force and _is_readme(beside)):
+        raise UsageError(f"{beside}: exists, and is where the README of the export would be")
+
+
+def _is_readme(path: Path) -> bool:
+    return path.is_file() and TITLE in path.read_text("utf-8", "replace")
+
+
 def export(
-    language_model: LanguageModel, destination: Path, name: str = "savedmodel", force: bool = False
+    language_model: LanguageModel, destination: Path, name: str | None = None, force: bool = False
 ) -> list[Parity]:
     """Writes a model in a format, with a README beside or in it, and checks it in every engine that there is.
 
     Args:
         language_model: what to export.
         destination: a directory or a file, as the format has it.
-        name: of the format, in `FORMATS`.
-        force: replace what is there.
+        name: of the format, in `FORMATS`; None for that of the destination's ending, a SavedModel if it has none.
+        force: replace an export that is there.
 
     Raises:
-        UsageError: the destination exists or has no parent, or the format needs an extra.
+        UsageError: see `check_destination`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
     from charlm.export import card, parity
 
+    destination, name = destination.resolve(), name or format_for(destination)
+    check_destination(destination, name, force)
     written = format_of(name)
-    if destination.exists() and not force:
-        raise UsageError(f"{destination}: exists; --force replaces it")
-    if destination.exists() and destination.is_dir() != written.DIRECTORY:
-        kind = "a directory" if written.DIRECTORY else "a file"
-        raise UsageError(f"{destination}: --format {name} writes {kind}, and this is none")
-    if not destination.parent.is_dir():
-        raise UsageError(f"{destination.parent}: no such directory")
-    draft = destination.with_name(f".{secrets.token_hex(4)}-{destination.name}")
+    draft, old = (destination.with_name(f".{secrets.token_hex(4)}-{destination.name}") for _ in range(2))
     try:
         written.write(language_model, draft)
         script = parity.script_of(language_model)
@@ -88,10 +128,15 @@ def export(
                 raise ParityError(f"{destination}: not written, for it would not compute what the model does: {check}")
         usage = written.usage(language_model, draft, destination.name)
         text = card.card(language_model, destination.name, name, usage, found)
-        if destination.is_dir():
-            shutil.rmtree(destination)
+        if draft.is_dir():
+            readme(draft, name).write_text(text, "utf-8")
+            if destination.exists():
+                destination.rename(old)
+        else:
+            readme(destination, name).write_text(text, "utf-8")
         draft.replace(destination)
-        card.place(destination).write_text(text, "utf-8")
+        if old.exists():
+            shutil.rmtree(old)
     finally:
         if draft.is_dir():
             shutil.rmtree(draft)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from charlm import __version__
 from charlm.api import LanguageModel
+from charlm.export import TITLE
 from charlm.export.parity import Parity
 
 TOKENIZERS = {
@@ -15,18 +14,13 @@ TOKENIZERS = {
 }
 
 
-def place(destination: Path) -> Path:
-    """Where an export's README is: in its directory, or beside its file."""
-    return destination / "README.md" if destination.is_dir() else destination.with_name(destination.name + ".md")
-
-
 def card(language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity]) -> str:
     """The README: what the model is, what goes in and out, and how the export was checked."""
     model, tokenizer = language_model.config.model, language_model.tokenizer
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
     return f"""# {title}
 
-A recurrent language model, exported from charlm {__version__} as `{format_name}`.
+{TITLE} {__version__} as `{format_name}`.
 
 - {model.cell.upper()}, {layers} of {model.units} units, {language_model.model.count_params():,} parameters
 - {tokenizer.vocabulary} ids, `{tokenizer.name}`: {TOKENIZERS[tokenizer.name]}

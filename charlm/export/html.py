@@ -21,7 +21,6 @@ from charlm.tokenizers import SentencePieceTokenizer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
 
-DIRECTORY = False
 WEIGHTS = np.float16
 PLAY = """([ids, length]) => {
   const state = initialState(), logits = ids.map(id => Array.from(step(id, state))), greedy = [];

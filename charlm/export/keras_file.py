@@ -14,7 +14,6 @@ from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 from charlm.model import KERAS_LAYERS
 
-DIRECTORY = False
 WEIGHTS = np.float32
 
 
@@ -44,18 +43,11 @@ def functional(language_model: LanguageModel) -> keras.Model:
 
 def write(language_model: LanguageModel, path: Path) -> None:
     """Writes a .keras file."""
-    draft = path.with_name(path.name + ".keras")
-    functional(language_model).save(draft)
-    draft.replace(path)
+    functional(language_model).save(path)
 
 
 def _opened(path: Path) -> keras.Model:
-    draft = path.with_name(path.name + ".keras")  # Keras goes by the name
-    draft.hardlink_to(path)
-    try:
-        return keras.saving.load_model(draft, safe_mode=True, compile=False)
-    finally:
-        draft.unlink()
+    return keras.saving.load_model(path, safe_mode=True, compile=False)
 
 
 def play(path: Path, script: Script) -> Played:

@@ -15,7 +15,6 @@ from charlm.export.probe import play as played
 from charlm.export.savedmodel import Served
 from charlm.runtime import portable, standard_error_closed
 
-DIRECTORY = False
 WEIGHTS = np.float32
 
 

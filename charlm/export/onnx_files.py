@@ -14,7 +14,6 @@ from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 
-DIRECTORY = True
 WEIGHTS = np.float32
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime in use
 OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}

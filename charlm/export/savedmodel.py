@@ -26,7 +26,6 @@ from charlm.model import Decoder, ModelState
 from charlm.runtime import portable
 from charlm.sampling import draw, restrict
 
-DIRECTORY = True
 WEIGHTS = np.float32
 
 SAMPLING = {
@@ -36,6 +35,7 @@ SAMPLING = {
     "top_p": (tf.float32, "1 is off"),
     "seed": (tf.int32, "the same seed draws the same"),
 }
+LONGEST = 1_000_000  # symbols of a text
 SETTINGS = ("temperature", "top_k", "top_p")
 
 
@@ -128,6 +128,10 @@ class Served(tf.Module):
 
         Every row draws with its own seed at its own positions, so that the others do not change it.
         """
+        for name, values in sampling.items():
+            tf.debugging.assert_equal(tf.size(values), tf.size(prompt), f"{name}: wants one value for each prompt")
+        in_range = (sampling["length"] >= 0) & (sampling["length"] <= LONGEST)
+        tf.debugging.Assert(tf.reduce_all(in_range), [f"length: wants 0 to {LONGEST:,}, not", sampling["length"]])
         encoded = self.codec.encode(prompt)
         ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
         rows = tf.shape(ids)[0]
@@ -145,7 +149,7 @@ class Served(tf.Module):
             after = decoder.step_columns(symbol, columns)
             return t + 1, *after, taken.write(t, symbol), nats.write(t, cost)
 
-        steps = tf.reduce_max(tf.pad(ends, [[0, 1]]))
+        steps = tf.reduce_max(tf.pad(ends, [[0, 1]], constant_values=1))
         arrays = (tf.TensorArray(dtype, steps, element_shape=[None]) for dtype in (tf.int32, tf.float32))
         start = 0, tf.zeros((rows, self._vocabulary)), self._columns(self.initial_state(rows)["state"]), *arrays
         _, _, _, taken, nats = tf.while_loop(lambda t, *_: t < steps, body, start, parallel_iterations=1)
