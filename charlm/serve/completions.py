@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import secrets
@@ -118,12 +119,16 @@ def add_completions(app: FastAPI, service: Service) -> None:
             writing = Writing(service, rows)
             return _Stream(_events(service, body, head, writing, echoes, read), writing.cancel)
         pieces = await Writing(service, rows).whole(request)
-        choices = []
-        for index, (echo, parts) in enumerate(zip(echoes, pieces, strict=True)):
-            text = echo + "".join(part.text for part in parts)
-            choices.append(_choice(service, body, index, text, parts, len(echo)))
-        written = sum(len(part.ids) for parts in pieces for part in parts)
-        return JSONResponse({**head, "choices": choices, "usage": _usage(read, written)})
+
+        def answer() -> Response:
+            choices = []
+            for index, (echo, parts) in enumerate(zip(echoes, pieces, strict=True)):
+                text = echo + "".join(part.text for part in parts)
+                choices.append(_choice(service, body, index, text, parts, len(echo)))
+            written = sum(len(part.ids) for parts in pieces for part in parts)
+            return JSONResponse({**head, "choices": choices, "usage": _usage(read, written)})
+
+        return await asyncio.to_thread(answer)  # which may have many megabytes
 
 
 def _usage(read: int, written: int) -> dict[str, int]:
