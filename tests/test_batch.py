@@ -21,7 +21,7 @@ def model(tmp_path_factory, request):
 @pytest.fixture(scope="module")
 def batch(model):
     batch = Batch(model)
-    batch.prepare()
+    assert list(batch.prepare()) == [128, 64, 8, 2]
     return batch
 
 
@@ -89,17 +89,25 @@ def test_prompts_of_any_length_are_read_together_as_the_model_reads_them(batch, 
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_size_whose_logits_differ_is_left_out(tmp_path, monkeypatch, caplog):
-    advance = batch_module._advance
+def test_a_size_that_differs_is_left_out(tmp_path, monkeypatch, caplog):
+    advance, read = batch_module._advance, batch_module._read
 
     def elsewhere(decoder, rows, *rest):
         drawn, after = advance(decoder, rows, *rest)
         wrong = rows.logits.shape[0] == 8
         return drawn, after._replace(logits=tf.math.nextafter(after.logits, 9.0)) if wrong else after
 
+    def read_elsewhere(decoder, symbols, state):
+        after = read(decoder, symbols, state)
+        wrong = symbols.shape[1] == 2
+        return tf.nest.map_structure(lambda s: tf.math.nextafter(s, 9.0), after) if wrong else after
+
     monkeypatch.setattr(batch_module, "_advance", elsewhere)
+    monkeypatch.setattr(batch_module, "_read", read_elsewhere)
     batch = Batch(language_model(tmp_path, "rnn", units=20))
-    batch.prepare()
-    assert 8 not in batch.sizes
+    assert list(batch.prepare())
+    assert {2, 8}.isdisjoint(batch.sizes)
     assert SIZES[-1] in batch.sizes
-    assert "batches of 8 rows are left out" in caplog.text
+    for size in 2, 8:
+        assert f"batches of {size} rows are left out" in caplog.text
+    assert len(batch.read([[1]], [batch.fresh])) == 1

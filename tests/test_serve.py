@@ -169,6 +169,9 @@ def test_many_clients_at_once_do_not_change_each_others_texts(server):
         ({"top_k": 2**31}, "top_k: Input should be less than"),
         ({"best_of": 3}, "best_of is not offered"),
         ({"logit_bias": {"5": 1}}, "logit_bias is not offered"),
+        ({"min_p": 0.5}, "min_p is not offered"),
+        ({"tempreature": 0.5}, "tempreature: Extra inputs are not permitted"),
+        ({"temperature": 1e-38}, "temperature must be 0, or from 0.001 to 1000"),
     ],
 )
 def test_what_is_too_much_or_wrong_is_refused_by_name(server, body, named):
@@ -185,6 +188,7 @@ def test_what_is_null_or_neutral_is_not_there(server):
     neutral = {
         "best_of": 1,
         "presence_penalty": 0.0,
+        "repetition_penalty": 1,
         "frequency_penalty": 0,
         "logit_bias": {},
         "suffix": "",
@@ -222,8 +226,14 @@ def test_a_wrong_prediction_is_refused_by_name(server, body, message):
 
 def test_only_this_sites_pages_are_answered(server):
     """A page of another site can have a browser send a text without asking."""
-    for site, status in ("cross-site", 403), ("same-origin", 200), ("none", 200):
-        headers = {"Sec-Fetch-Site": site, "Content-Type": "text/plain"}
+    for headers, status in (
+        ({"Sec-Fetch-Site": "cross-site", "Origin": server.url}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxied.example"}, 200),
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": server.url}, 200),
+        ({}, 200),
+    ):
+        headers["Content-Type"] = "text/plain"
         assert server.http.post("/v1/completions", content=b'{"max_tokens": 1}', headers=headers).status_code == status
 
 
@@ -339,7 +349,7 @@ def test_a_key_is_asked_for(tmp_path):
 def test_a_full_queue_answers_429_and_a_dead_engine_503(tmp_path, monkeypatch):
     server = Server(language_model(tmp_path), waiting=0)
     try:
-        monkeypatch.setattr("charlm.serve.engine.SIZES", (0,))
+        monkeypatch.setattr(server.engine._batch, "sizes", (0,))
         refused = server.http.post("/v1/completions", json={})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -44,14 +45,15 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen()
-    except OSError as error:
-        raise CharlmError(f"{host}, port {port}: cannot listen ({error.strerror})") from None
+    except (OSError, UnicodeError) as error:
+        raise CharlmError(f"{host}, port {port}: cannot listen ({getattr(error, 'strerror', error)})") from None
     return listening
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """What a second Ctrl-C ends is no error."""
-    return "CancelledError" not in logging.Formatter().format(record)
+    raised = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not raised and not record.getMessage().rstrip().endswith("CancelledError")
 
 
 @click.command()
@@ -90,9 +92,9 @@ def command(
     GET  /health /ready /metrics  whether it lives, whether it takes requests, Prometheus' metrics
     GET  /docs                    all of them, with examples
 
-    Every request is a row of one batch; rows come and go at any symbol, and a seeded text is the same alone or among
-    hundreds. Needs the extra charlm[serve]. Ctrl-C writes what it has begun, and stops; a second one
-    stops at once.
+    Every request is a row of one batch; rows come and go while others are written, and a seeded text is the same alone
+    or among hundreds. Needs the extra charlm[serve]. Ctrl-C writes what it has begun, for at most 30 seconds, and
+    stops; a second one does not wait.
     """
     try:
         import uvicorn

@@ -35,7 +35,7 @@ def build(language_model: LanguageModel, name: str, engine: Engine, limits: Limi
         name: of the model, in addresses and answers.
         engine: started and closed with the application.
         limits: of one request.
-        api_key: that every request must bear but those for health, if there is one.
+        api_key: that every request must bear but those for health, the page and the documentation, if there is one.
     """
     service = Service(language_model, name, engine, limits)
 
@@ -107,7 +107,7 @@ def _health(app: FastAPI, service: Service) -> None:
     @app.head("/ready", include_in_schema=False)
     @app.get("/ready", summary="Whether requests are taken")
     async def ready() -> Response:
-        taken = engine.ready.is_set() and engine.failure is None and not engine.closing
+        taken = engine.ready.is_set() and engine.failure is None
         return JSONResponse({"ready": taken}, 200 if taken else 503)
 
     @app.get("/metrics", summary="Prometheus' metrics")

@@ -8,9 +8,10 @@ rows (`Decoder.step_columns`, which is faster there). `Batch.prepare` compares a
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,6 +46,7 @@ class Batch:
         self._alternatives = min(ALTERNATIVES, self._vocabulary)
         self._blocked = tf.constant(np.isin(np.arange(self._vocabulary), tokenizer.blocked))
         self.sizes: tuple[int, ...] = SIZES
+        self._reading: tuple[int, ...] = tuple(size for size in SIZES if size <= READERS)
         self.seconds = dict.fromkeys(SIZES, 0.0)  # of a symbol a row, when last seen
         self._rows = self._empty(SIZES[0])
 
@@ -53,33 +55,48 @@ class Batch:
         """Rows, taken or not."""
         return int(self._rows.logits.shape[0])
 
-    @property
+    @functools.cached_property
     def fresh(self) -> RowState:
         """The state of a row that has read nothing."""
         return [np.zeros(s.shape[1], np.float32) for s in tf.nest.flatten(self._model.initial_state(1))]
 
-    def prepare(self) -> None:
-        """Compiles the loop of every size, and keeps those that give the same logits as the largest."""
+    @property
+    def readers(self) -> int:
+        """Rows that can be read at once."""
+        return self._reading[-1]
+
+    def prepare(self) -> Iterator[int]:
+        """Compiles every size and keeps those that compute what the largest does; yields each when it is done."""
         symbols = np.random.default_rng(0).integers(self._vocabulary, size=(LONGEST_CHUNK, SIZES[-1]), dtype=np.int32)
-        kept, expected = [], None
-        for size in reversed(SIZES):
-            ones, zeros = np.ones(size, np.float32), np.zeros(size, np.int32)
-            same = True
-            for settings in {"temperature": ones, "top_k": zeros, "top_p": ones}, {"temperature": ones}:
-                self._rows = self._empty(size)
-                self.advance(PIECE, symbols[:, :size], zeros, settings)
-                logits = self._rows.logits.numpy()
-                expected = logits if expected is None else expected
-                same = same and np.array_equal(logits, expected[:size])
-                self.advance(PIECE, symbols[:, :size], zeros, settings)  # for its time
+        kept, expected = [SIZES[-1]], self._written(SIZES[-1], symbols)[0]
+        read = self._read_of(READERS, symbols)
+        for size in reversed(SIZES[:-1]):
+            yield size
+            same = all(np.array_equal(logits, expected[:size]) for logits in self._written(size, symbols))
             if size <= READERS:
-                self.read([[0]] * size, [self.fresh] * size)
+                same &= np.array_equal(self._read_of(size, symbols), read[:size])
             if same:
                 kept.append(size)
             else:
-                _log.warning("batches of %d rows are left out: their logits differ here in the last bits", size)
+                _log.warning("batches of %d rows are left out: they differ here in the last bits", size)
         self.sizes = tuple(reversed(kept))
+        self._reading = tuple(size for size in self.sizes if size <= READERS) or (READERS,)
         self._rows = self._empty(self.sizes[0])
+
+    def _written(self, size: int, symbols: npt.NDArray[np.int32]) -> list[npt.NDArray[np.float32]]:
+        """The logits [size, V] after given symbols, of each loop that there is."""
+        ones, zeros, found = np.ones(size, np.float32), np.zeros(size, np.int32), []
+        for settings in {"temperature": ones, "top_k": zeros, "top_p": ones}, {"temperature": ones}:
+            self._rows = self._empty(size)
+            self.advance(PIECE, symbols[:, :size], zeros, settings)
+            found.append(self._rows.logits.numpy())
+            self.advance(PIECE, symbols[:, :size], zeros, settings)  # for its time
+        return found
+
+    def _read_of(self, size: int, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """The states [size, ...] after given symbols."""
+        pieces = [symbols[:PIECE, n].tolist() for n in range(size)]
+        return np.stack([np.concatenate(state) for state in self.read(pieces, [self.fresh] * size)])
 
     def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any]) -> Drawn:
         """`count` symbols of every row; arrays as `generation.advance` takes them, NumPy's in and out.
@@ -96,8 +113,8 @@ class Batch:
         return found
 
     def read(self, pieces: Sequence[Sequence[int]], states: Sequence[RowState]) -> list[RowState]:
-        """The states of up to `READERS` rows after up to `PIECE` symbols each."""
-        size = next((s for s in self.sizes if s >= len(pieces)), self.sizes[0])
+        """The states of up to `readers` rows after up to `PIECE` symbols each."""
+        size = next(s for s in self._reading if s >= len(pieces))
         symbols = np.full((PIECE, size), -1, np.int32)
         for n, piece in enumerate(pieces):
             symbols[: len(piece), n] = piece

@@ -21,7 +21,7 @@ import numpy as np
 from charlm.api import LanguageModel
 from charlm.errors import CharlmError
 from charlm.generation import LONGEST_CHUNK, Drawn, TextRow
-from charlm.serve.batch import PIECE, READERS, SIZES, Batch, RowState
+from charlm.serve.batch import PIECE, Batch, RowState
 from charlm.tokenizers import Tokenizer
 
 CHUNK_SECONDS = 0.03  # that a chunk of a few rows should take at most, and the prompts that are read between two
@@ -86,9 +86,14 @@ class _Slot:
         self.cancelled = False
 
     @property
-    def unread(self) -> Sequence[int]:
-        """What it reads before it joins the batch, where the prompt's last symbol is its first."""
-        return self.request.prompt[self.read : -1]
+    def unread(self) -> int:
+        """Symbols that it has to read before it joins the batch, where the prompt's last one is its first."""
+        return len(self.request.prompt) - 1 - self.read
+
+    @property
+    def piece(self) -> Sequence[int]:
+        """What it reads next."""
+        return self.request.prompt[self.read : self.read + min(PIECE, self.unread)]
 
     @property
     def left(self) -> int:
@@ -116,8 +121,8 @@ class _Slot:
             ids, nats = drawn.ids[:count].tolist(), drawn.nats[:count].tolist()
             told: tuple[dict[int, float], ...] = ()
             if most:
-                best = zip(drawn.likeliest[:count, :most].tolist(), drawn.log_probabilities.tolist(), strict=False)
-                told = tuple(dict(zip(i, p, strict=False)) for i, p in best)
+                best = (part[:count, :most].tolist() for part in (drawn.likeliest, drawn.log_probabilities))
+                told = tuple(dict(zip(i, p, strict=True)) for i, p in zip(*best, strict=True))
             self.deliver(Piece(text, tuple(ids), tuple(nats), self.stopped, told))
 
 
@@ -152,19 +157,14 @@ class Engine:
         return len(self._reading) + sum(slot is not None for slot in self._slots)
 
     @property
-    def size(self) -> int:
-        """Rows of the batch."""
-        return len(self._slots)
+    def rows(self) -> int:
+        """Requests that can be read or written at once."""
+        return self._batch.sizes[-1]
 
     @property
     def _seconds(self) -> float:
         """For a chunk, and for prompts between two."""
         return CHUNK_SECONDS + ROW_SECONDS * self.busy
-
-    @property
-    def closing(self) -> bool:
-        """Whether it takes no more."""
-        return self._closing
 
     @property
     def queued(self) -> int:
@@ -187,9 +187,9 @@ class Engine:
         with self._condition:
             if self._closing or self.failure:
                 raise Closed(self.failure or "the server is shutting down")
-            free = SIZES[-1] - self.busy
+            free = self.rows - self.busy
             if len(self._waiting) + len(slots) > self._most_waiting + free:
-                raise Full(f"{len(self._waiting)} requests are waiting")
+                raise Full(f"{self.busy} texts are being written, and {len(self._waiting)} wait")
             self._waiting.extend(slots)
             self._condition.notify()
 
@@ -209,12 +209,12 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._batch.prepare()
-            self.ready.set()
-            while self._next():
-                self._read()
-                self._arrange()
-                self._advance()
+            if all(self._waiting or not self._closing for _ in self._batch.prepare()):
+                self.ready.set()
+                while self._next():
+                    self._read()
+                    self._arrange()
+                    self._advance()
         except Exception as error:
             _log.exception("the engine died")
             self.failure = f"{type(error).__name__}: {error}"
@@ -236,7 +236,7 @@ class Engine:
                 self.rate = 0.0
                 self._condition.wait()
                 self._drop_cancelled()
-            for _ in range(min(len(self._waiting), SIZES[-1] - self.busy)):
+            for _ in range(min(len(self._waiting), self.rows - self.busy)):
                 slot = self._waiting.popleft()
                 slot.state = self._batch.fresh
                 self._reading.append(slot)
@@ -248,13 +248,18 @@ class Engine:
         self._waiting = deque(slot for slot in self._waiting if not slot.cancelled)
 
     def _read(self) -> None:
-        """Reads prompts, the oldest first, while there is time."""
-        until = time.monotonic() + self._seconds
+        """Reads prompts while there is time: half of them the oldest, half those that have the least left.
+
+        So no prompt waits for as many long ones as there are, or for short ones that come without end.
+        """
+        until, half = time.monotonic() + self._seconds, (self._batch.readers + 1) // 2
         while time.monotonic() < until:
-            slots = [slot for slot in self._reading if slot.unread][:READERS]
-            if not slots:
+            unread = [slot for slot in self._reading if slot.unread]
+            if not unread:
                 return
-            pieces = [slot.unread[:PIECE] for slot in slots]
+            shortest = sorted(unread[half:], key=lambda slot: slot.unread)
+            slots = unread[:half] + shortest[: self._batch.readers - half]
+            pieces = [slot.piece for slot in slots]
             states = self._batch.read(pieces, [slot.state for slot in slots])
             for slot, piece, state in zip(slots, pieces, states, strict=True):
                 slot.read += len(piece)
@@ -273,6 +278,7 @@ class Engine:
         states = {}
         for n, slot in zip(free, new, strict=False):
             slots[n], source[n], states[n] = slot, -1, slot.state
+            slot.state = []
         positions = [slot.written - slot.begins if slot else 0 for slot in slots]
         self._batch.arrange(source, states, positions)
         self._reading = [slot for slot in self._reading if slot.unread]

@@ -28,8 +28,8 @@ class Metrics:
         self._whole = Histogram("charlm_request_seconds", "Whole requests", buckets=SECONDS, registry=self._registry)
         for name, about, value in (
             ("charlm_queue", "Texts that wait for a row", lambda: engine.queued),
-            ("charlm_slots_busy", "Rows of the batch that are written", lambda: engine.busy),
-            ("charlm_slots", "Rows of the batch", lambda: engine.size),
+            ("charlm_slots_busy", "Texts whose prompts are read or that are written", lambda: engine.busy),
+            ("charlm_slots", "Texts that can be", lambda: engine.rows),
             ("charlm_symbols_per_second", "Written in the latest chunk", lambda: engine.rate),
         ):
             Gauge(name, about, registry=self._registry).set_function(value)

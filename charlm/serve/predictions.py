@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from charlm.serve.engine import Piece
 from charlm.serve.service import (
     LENGTH,
     MOST,
@@ -104,7 +107,7 @@ def add_predictions(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/models/{name}/versions/" + VERSION + ":predict", include_in_schema=False)
     @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs (TensorFlow Serving)")
-    async def predict(name: str, body: Prediction, request: Request) -> dict[str, Any]:
+    async def predict(name: str, body: Prediction, request: Request) -> Response:
         service.known(name)
         if body.signature_name not in ("", "serving_default", "generate"):
             raise HTTPException(404, "there are no signatures but serving_default and generate")
@@ -112,28 +115,33 @@ def add_predictions(app: FastAPI, service: Service) -> None:
             raise HTTPException(400, "either instances or inputs must be there")
         instances = body.instances if body.instances is not None else _rows_of(body.inputs)
         service.allowed(len(instances), sum(instance.length for instance in instances))
-        rows = []
-        for instance in instances:
+        rows, read = [], await service.read([instance.prompt for instance in instances])
+        for instance, ids in zip(instances, read, strict=True):
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
             settings = {"temperature": instance.temperature, "top_k": instance.top_k, "top_p": instance.top_p}
-            rows.append(service.row(instance.prompt, instance.length, seed, **settings))
+            rows.append(service.row(ids, instance.length, seed, **settings))
         pieces = await Writing(service, rows).whole(request)
-        found: list[dict[str, Any]] = [
-            {
-                "text": "".join(part.text for part in parts),
-                "ids": [i for part in parts for i in part.ids],
-                "log_probabilities": [-nats for part in parts for nats in part.nats],
-                "symbols": sum(len(part.ids) for part in parts),
-            }
-            for parts in pieces
-        ]
-        if body.instances is not None:
-            return {"predictions": found}
-        longest = max((row["symbols"] for row in found), default=0)
-        for row in found:
-            for key in ("ids", "log_probabilities"):
-                row[key] += [0] * (longest - row["symbols"])
-        return {"outputs": {key: [row[key] for row in found] for key in found[0]} if found else {}}
+        return await asyncio.to_thread(_answer, pieces, body.instances is not None)
+
+
+def _answer(pieces: list[list[Piece]], in_rows: bool) -> Response:
+    """In rows, or in columns, where what is shorter than the longest is followed by zeros."""
+    found: list[dict[str, Any]] = [
+        {
+            "text": "".join(part.text for part in parts),
+            "ids": [i for part in parts for i in part.ids],
+            "log_probabilities": [-nats for part in parts for nats in part.nats],
+            "symbols": sum(len(part.ids) for part in parts),
+        }
+        for parts in pieces
+    ]
+    if in_rows:
+        return JSONResponse({"predictions": found})
+    longest = max((row["symbols"] for row in found), default=0)
+    for row in found:
+        for key in ("ids", "log_probabilities"):
+            row[key] += [0] * (longest - row["symbols"])
+    return JSONResponse({"outputs": {key: [row[key] for row in found] for key in found[0]} if found else {}})
 
 
 def _rows_of(inputs: Any) -> list[Instance]:

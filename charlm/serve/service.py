@@ -15,6 +15,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from charlm.api import LanguageModel
+from charlm.config import SampleConfig
+from charlm.errors import UsageError
 from charlm.generation import prompt_ids
 from charlm.serve.engine import Closed, Engine, Full, Piece
 from charlm.serve.engine import Request as Row
@@ -22,7 +24,6 @@ from charlm.serve.limits import Limits
 from charlm.serve.metrics import Metrics
 
 LENGTH, TEMPERATURE = 200, 0.8  # where a request says nothing
-GONE_SECONDS = 0.02  # between two looks whether a client is still there
 
 MOST = 1000  # texts that a request may list, to be refused for the limit
 
@@ -35,8 +36,21 @@ def _encodable(text: str) -> str:
     return text
 
 
-Temperature = Annotated[float, Field(ge=0, le=1000)]
-Probability = Annotated[float, Field(gt=0, le=1)]
+def _as_generated(name: str) -> AfterValidator:
+    """Refuses what `charlm generate` refuses."""
+
+    def checked(value: Any) -> Any:
+        try:
+            SampleConfig(**{name: value})
+        except UsageError as error:
+            raise PydanticCustomError("refused", "{error}", {"error": str(error)}) from None
+        return value
+
+    return AfterValidator(checked)
+
+
+Temperature = Annotated[float, _as_generated("temperature")]
+Probability = Annotated[float, _as_generated("top_p")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(_encodable)]
@@ -111,14 +125,19 @@ class Writing:
                 rows[index].append(piece)
             return rows
 
-        task = asyncio.ensure_future(gathered())
+        async def gone() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        written, left = asyncio.ensure_future(gathered()), asyncio.ensure_future(gone())
         try:
-            while not (await asyncio.wait([task], timeout=GONE_SECONDS))[0]:
-                if await request.is_disconnected():
-                    raise HTTPException(499, "the client went away")
-            return task.result()
+            await asyncio.wait([written, left], return_when=asyncio.FIRST_COMPLETED)
+            if not written.done():
+                raise HTTPException(499, "the client went away")
+            return written.result()
         finally:
-            task.cancel()
+            written.cancel()
+            left.cancel()
             self.cancel()
 
 
@@ -151,12 +170,13 @@ class Service:
         self.checked("texts", texts, self.limits.texts)
         self.checked("symbols to write in all texts", symbols, self.limits.symbols)
 
-    def row(self, prompt: str, length: int, seed: int, **settings: Any) -> Row:
-        """A row for the engine."""
-        self.checked("characters of a prompt", len(prompt), self.limits.prompt)
-        self.checked("symbols to write", length, self.limits.length)
-        return Row(prompt_ids(self.tokenizer, prompt), length, seed % 2**31, **settings)
+    async def read(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The ids of prompts."""
+        for prompt in prompts:
+            self.checked("characters of a prompt", len(prompt), self.limits.prompt)
+        return await asyncio.to_thread(lambda: [prompt_ids(self.tokenizer, prompt) for prompt in prompts])
 
-    def symbol(self, i: int) -> str:
-        """A symbol as text."""
-        return self.tokenizer.decode_bytes([i]).decode("utf-8", "replace")
+    def row(self, prompt: Sequence[int], length: int, seed: int, **settings: Any) -> Row:
+        """A row for the engine."""
+        self.checked("symbols to write", length, self.limits.length)
+        return Row(prompt, length, seed % 2**31, **settings)
