@@ -1,10 +1,15 @@
 """A server in a thread, asked by the clients that it is for."""
 
+import codecs
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -52,6 +57,13 @@ class Server:
 
     def text(self, prompt, length, seed, **settings):
         return self.model.generate(prompt, length=length, seed=seed, **{"temperature": 1.0, **settings})
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +144,34 @@ def test_logprobs_are_the_models(server):
         is None
     )
     assert server.complete(prompt="the ", max_tokens=30, seed=3)["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "sentencepiece"])
+def test_tokens_that_are_no_text_are_told_as_bytes(tokenizer, tmp_path):
+    server = Server(language_model(tmp_path, tokenizer=tokenizer, units=32))
+    try:
+        asked = {"prompt": "été ", "echo": True, "max_tokens": 300, "seed": 5, "temperature": 1.4, "logprobs": 5}
+        made = server.complete(**asked)["choices"][0]
+        told, written = made["logprobs"], b""
+        for token, best, at in zip(told["tokens"], told["top_logprobs"], told["text_offset"], strict=True):
+            content = bytes.fromhex(token[6:].replace("\\x", "")) if token.startswith("bytes:") else token.encode()
+            assert at == 4 + len(codecs.getincrementaldecoder("utf-8")("replace").decode(written))
+            assert list(best.values()) == sorted(best.values(), reverse=True)
+            assert len(best) == 5 or tokenizer == "sentencepiece"
+            written += content
+        assert made["text"] == "été " + written.decode("utf-8", "replace")
+        assert any(token.startswith("bytes:") for token in told["tokens"])
+        with server.http.stream("POST", "/v1/completions", json={**asked, "stream": True}) as answer:
+            events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+        parts = [event["choices"][0]["logprobs"] for event in events]
+        assert {key: [one for part in parts for one in part[key] or []] for key in told} == told
+    finally:
+        server.close()
+
+
+def test_top_k_of_one_is_greedy(server):
+    made = server.complete(prompt="dog", max_tokens=40, seed=3, temperature=1.5, top_k=1)["choices"][0]
+    assert made["text"] == server.text("dog", 40, 3, temperature=0.0)
 
 
 def test_many_clients_at_once_do_not_change_each_others_texts(server):
@@ -310,22 +350,21 @@ def test_work_stops_when_the_client_goes_away(server, stream):
     gone = threading.Event()
 
     def leave():
+        """After the first piece, or without one after a second."""
         with (
+            contextlib.suppress(httpx.ReadTimeout),
             httpx.Client(base_url=server.url) as http,
-            http.stream("POST", "/v1/completions", json=body, timeout=0.3) as answer,
+            http.stream("POST", "/v1/completions", json=body, timeout=60 if stream else 1) as answer,
         ):
             next(answer.iter_lines())
             gone.set()
 
-    if stream:
-        leave()
-    else:
-        with pytest.raises(httpx.ReadTimeout):
-            leave()
-    deadline = time.monotonic() + 5
-    while server.engine.busy and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert not server.engine.busy
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    wait_for(lambda: server.engine.busy)
+    leaving.join()
+    wait_for(lambda: not server.engine.busy)
+    assert gone.is_set() == stream
 
 
 def test_a_key_is_asked_for(tmp_path):
@@ -363,6 +402,31 @@ def test_a_full_queue_answers_429_and_a_dead_engine_503(tmp_path, monkeypatch):
         server.close()
 
 
+def test_an_engine_that_dies_tells_who_waits(tmp_path, monkeypatch):
+    server, body = Server(language_model(tmp_path)), {"prompt": "the ", "max_tokens": 100_000}
+    try:
+        found = {}
+
+        def ask(name, **more):
+            found[name] = server.http.post("/v1/completions", json={**body, **more})
+
+        threads = [threading.Thread(target=ask, args=(name,), kwargs={"stream": name}) for name in (False, True)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: server.engine.busy == 2)
+        monkeypatch.setattr(server.engine._batch, "advance", lambda *a: 1 / 0)
+        for thread in threads:
+            thread.join(60)
+        assert found[False].status_code == 500
+        assert found[False].json()["error"]["message"] == "the engine has died"
+        last = found[True].text.strip().split("\n\n")[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the engine has died"
+        assert server.http.get("/health").status_code == 503
+        assert "charlm_slots_busy 0.0" in server.http.get("/metrics").text
+    finally:
+        server.close()
+
+
 def test_the_page_writes_stops_and_explains(server, browser):
     asked = []
     page = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
@@ -395,10 +459,7 @@ def test_the_page_writes_stops_and_explains(server, browser):
     assert page.input_value("#seed") != "7"
     page.keyboard.press("Escape")
     page.wait_for_function("document.getElementById('stop').disabled")
-    deadline = time.monotonic() + 5
-    while server.engine.busy and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert not server.engine.busy
+    wait_for(lambda: not server.engine.busy)
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert {url.startswith((server.url, "data:")) for url in asked} == {True}
@@ -435,3 +496,62 @@ def test_the_readmes_requests_have_these_answers():
                 assert ours == (pytest.approx(shown, rel=1e-4) if isinstance(shown, float) else shown)
     finally:
         server.close()
+
+
+# ---- the command
+
+
+CHARLM = [sys.executable, "-c", "from charlm.cli import main; main()", "serve", "--models", str(ROOT / "models")]
+
+
+def test_the_command_serves_until_it_is_told_to_end():
+    """What it has begun when it is told, it writes."""
+    with subprocess.Popen([*CHARLM, "--port", "0", "--name", "docs"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            first = process.stderr.readline()
+            url = re.search(r"as docs at (http://127\.0\.0\.1:\d+) ", first)[1]
+            taken = subprocess.run([*CHARLM, "--port", url.split(":")[-1]], capture_output=True, text=True, check=False)
+            assert taken.returncode == 1
+            assert re.fullmatch(
+                r"charlm: 127\.0\.0\.1, port \d+: cannot listen \(Address already in use\)\n", taken.stderr
+            )
+            with httpx.Client(base_url=url, timeout=60) as http:
+                wait_for(lambda: http.get("/ready").status_code == 200)
+                body = {"model": "docs", "prompt": "The ", "max_tokens": 3000, "stream": True}
+                with http.stream("POST", "/v1/completions", json=body) as answer:
+                    lines = answer.iter_lines()
+                    next(lines)
+                    process.send_signal(signal.SIGTERM)
+                    *_, last = [line for line in lines if line]
+            assert last == "data: [DONE]"
+            process.wait(60)
+            log = process.stderr.read().splitlines()
+        finally:
+            process.kill()
+    assert {"method", "path", "status", "seconds"} == json.loads(log[-1]).keys()
+    assert "The " not in "".join(log)
+    assert not [line for line in log if not line.startswith("{")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--api-key", ""], "'--api-key': is empty"),
+        (["--name", "a/b"], "'--name': is part of addresses"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid, port 8000: cannot listen"),
+        (["--host", "a..b"], "a..b, port 8000: cannot listen"),
+        (["--model", "none"], "none"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(options, message):
+    done = subprocess.run([*CHARLM, *options], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_an_empty_key_in_the_environment_is_refused():
+    environment = {**os.environ, "CHARLM_SERVE_API_KEY": ""}
+    done = subprocess.run(CHARLM, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, "'--api-key': is empty" in done.stderr) == (2, True)

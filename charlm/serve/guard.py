@@ -16,7 +16,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
-OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # to everybody
+PROBES = ("/health", "/ready")  # not in the access log: they come every few seconds
+OPEN = ("/", "/docs", "/openapi.json", *PROBES)  # to everybody
 FILES = "/docs-files"  # what /docs loads, open too
 
 _log = logging.getLogger("charlm.access")
@@ -69,8 +70,9 @@ class Guard:
         finally:
             seconds = time.monotonic() - began
             self._metrics.answered(scope["method"], status, seconds)
-            line = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
-            _log.info(json.dumps(line))
+            if scope["path"] not in PROBES:
+                line = {"method": scope["method"], "path": scope["path"], "status": status}
+                _log.info(json.dumps({**line, "seconds": round(seconds, 4)}))
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
         headers = dict(scope["headers"])
