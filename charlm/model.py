@@ -129,9 +129,9 @@ class CharLM(keras.Model):
         """[S, H, B] -> [S, B, V]."""
         steps, units, lanes = hidden.shape
         rows = tf.cast(tf.reshape(tf.transpose(hidden, (0, 2, 1)), (-1, units)), self.compute_dtype)
-        return tf.reshape(tf.matmul(rows, self._projection()) + self.bias, (steps, lanes, -1))
+        return tf.reshape(tf.matmul(rows, self.output_projection()) + self.bias, (steps, lanes, -1))
 
-    def _projection(self) -> Tensor:
+    def output_projection(self) -> Tensor:
         return tf.transpose(self.embedding) if self.config.tie else tf.convert_to_tensor(self.projection)
 
     def _layer_weights(self, n: int) -> Weights:
@@ -223,7 +223,7 @@ class Decoder(NamedTuple):
             tuple(layer.kernel_t for layer in layers[1:]),
             tuple(layer.recurrent_kernel_t for layer in layers),
             tuple(layer.biases for layer in layers),
-            tf.transpose(model._projection()),
+            tf.transpose(model.output_projection()),
             model.bias[:, None],
         )
 

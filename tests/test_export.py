@@ -197,12 +197,17 @@ def test_a_directory_is_replaced_if_it_is_an_export(tmp_path, monkeypatch):
     model, out = language_model(tmp_path), tmp_path / "out"
     out.mkdir()
     export(model, out, force=True)
-    (out / "old").write_text("")
     monkeypatch.chdir(out)
     with pytest.raises(UsageError, match="exists; --force"):
         export(model, out)
-    assert (out / "old").exists()
+    (out / "models.config").write_text("mine")
+    with pytest.raises(UsageError, match=r"also holds models\.config"):
+        export(model, out, force=True)
+    assert (out / "models.config").read_text() == "mine"
+    (out / "models.config").unlink()
+    (out / "assets/old").write_text("")
     export(model, Path(), force=True)
+    assert not (out / "assets/old").exists()
     assert sorted(p.name for p in out.iterdir()) == sorted(
         ["README.md", "assets", "fingerprint.pb", "saved_model.pb", "variables"]
     )
@@ -234,10 +239,21 @@ def test_destinations_that_cannot_be(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.keras", "keras"), ("a.tflite", "litert"), ("b/a.html", "html"), ("a", "savedmodel"), ("a.onnx", "savedmodel")],
+    [
+        ("a.keras", "keras"),
+        ("a.tflite", "litert"),
+        ("b/a.html", "html"),
+        ("a", "savedmodel"),
+    ],
 )
 def test_an_ending_names_its_format(name, expected):
     assert format_for(Path(name)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.h5", "model-1.2"])
+def test_an_ending_that_is_no_formats_is_refused(name):
+    with pytest.raises(UsageError, match="is no format's ending; --format"):
+        format_for(Path(name))
 
 
 def test_an_engine_that_is_missing_is_not_a_pass(tmp_path, monkeypatch):

@@ -61,8 +61,15 @@ def format_of(name: str) -> ModuleType:
 
 
 def format_for(destination: Path) -> str:
-    """The name of the format that a path's ending is for; the first if it is nobody's."""
-    return next((name for name, found in FORMATS.items() if found.suffix == destination.suffix), next(iter(FORMATS)))
+    """The name of the format that a path's ending is for; the first if it has none.
+
+    Raises:
+        UsageError: its ending is no format's.
+    """
+    for name, found in FORMATS.items():
+        if destination.suffix == (found.suffix or ""):
+            return name
+    raise UsageError(f"{destination}: {destination.suffix} is no format's ending; --format says what to write")
 
 
 def readme(destination: Path, name: str) -> Path:
@@ -75,7 +82,7 @@ def check_destination(destination: Path, name: str, force: bool) -> None:
     """Whether an export may be written there.
 
     Raises:
-        UsageError: it exists, and is not to be replaced or not an export; it has no parent; its name ends otherwise.
+        UsageError: it exists, and is not to be replaced or no export; it has no parent; its name ends otherwise.
     """
     suffix, beside = FORMATS[name].suffix, readme(destination, name)
     if suffix and destination.suffix != suffix:
@@ -91,6 +98,13 @@ def check_destination(destination: Path, name: str, force: bool) -> None:
         raise UsageError(f"{destination}: is not replaced, for it holds something else than an export")
     if suffix and beside.exists() and not (force and _is_readme(beside)):
         raise UsageError(f"{beside}: exists, and is where the README of the export would be")
+
+
+def _check_replaced(destination: Path, draft: Path) -> None:
+    """Raises UsageError if a directory holds what its replacement does not."""
+    more = {path.name for path in destination.iterdir()} - {path.name for path in draft.iterdir()}
+    if more:
+        raise UsageError(f"{destination}: is not replaced, for it also holds {', '.join(sorted(more))}")
 
 
 def _is_readme(path: Path) -> bool:
@@ -131,6 +145,7 @@ def export(
         if draft.is_dir():
             readme(draft, name).write_text(text, "utf-8")
             if destination.exists():
+                _check_replaced(destination, draft)
                 destination.rename(old)
         else:
             readme(destination, name).write_text(text, "utf-8")

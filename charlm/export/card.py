@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
 from charlm import __version__
 from charlm.api import LanguageModel
 from charlm.export import TITLE
 from charlm.export.parity import Parity
+from charlm.tokenizers import CharTokenizer
 
 TOKENIZERS = {
-    "char": "one id for each character seen in training, in the order of code points; 0 is every other one",
+    "char": "one id for each character seen in training, from 1 on, in the order below; 0 is every other one",
     "byte": "one id for each byte of UTF-8",
-    "sentencepiece": "pieces of words, and single bytes for what has no piece (`tokenizer.model`)",
+    "sentencepiece": "pieces of words, and single bytes for what has no piece: `tokenizer.model`, which is in the "
+    "checkpoint, and in a directory that is exported",
 }
+
+
+def printed(example: Callable[[], npt.NDArray[np.float32]]) -> str:
+    """The comment that says what an example prints; none where its engine is not installed."""
+    try:
+        return f"  # {np.round(example(), 4)}"
+    except ModuleNotFoundError:
+        return ""
 
 
 def card(language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity]) -> str:
     """The README: what the model is, what goes in and out, and how the export was checked."""
     model, tokenizer = language_model.config.model, language_model.tokenizer
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
+    symbols = ""
+    if isinstance(tokenizer, CharTokenizer):
+        symbols = f"\n## Symbols\n\n```json\n{json.dumps(tokenizer.characters, ensure_ascii=False)}\n```\n"
     return f"""# {title}
 
 {TITLE} {__version__} as `{format_name}`.
@@ -27,4 +46,4 @@ def card(language_model: LanguageModel, title: str, format_name: str, usage: str
 - checkpoint: step {language_model.checkpoint.step}
 - checked: {"; ".join(map(str, checks))}
 
-{usage}"""
+{usage}{symbols}"""

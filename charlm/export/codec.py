@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +22,9 @@ class Codec(tf.Module):
         super().__init__(name="codec")
         self._bytes = tf.constant(tokenizer.id_bytes)
 
-    @abstractmethod
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
         """Ids, int32 [B, (symbols)], of strings [B]."""
+        raise NotImplementedError
 
     def decode(self, ids: tf.RaggedTensor) -> Tensor:
         """Strings [B] of ids [B, (symbols)]; bytes that are not UTF-8 become U+FFFD."""

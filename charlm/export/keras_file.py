@@ -37,7 +37,7 @@ def functional(language_model: LanguageModel) -> keras.Model:
     embedding.set_weights([model.embedding.numpy()])
     for layer, trained in zip(layers, model.recurrent_layers, strict=True):
         layer.set_weights([w.numpy() for w in trained.weights])
-    projection.set_weights([model._projection().numpy(), model.bias.numpy()])
+    projection.set_weights([model.output_projection().numpy(), model.bias.numpy()])
     return stock
 
 

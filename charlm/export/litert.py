@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from charlm.api import LanguageModel
+from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 from charlm.export.savedmodel import Served
@@ -50,6 +51,11 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
     model, states = language_model.config.model, language_model.model.cell.states
     shape = [1, model.layers, len(states), model.units]
+
+    def example() -> Any:
+        with standard_error_closed():
+            return _runner(path)(ids=np.zeros(1, np.int32), state=np.zeros(shape, np.float32))["logits"][0, :4]
+
     return f"""## Inputs and outputs
 
 | | name | dtype, shape |
@@ -65,7 +71,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 step = Interpreter("{title}").get_signature_runner()
 found = step(ids=np.zeros(1, np.int32), state=np.zeros({shape}, np.float32))
-print(found["logits"].argmax())
+print(np.round(found["logits"][0, :4], 4)){printed(example)}
 ```
 """
 

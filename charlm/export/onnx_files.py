@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from charlm.api import LanguageModel
+from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 
@@ -57,15 +58,15 @@ def graph_of(language_model: LanguageModel, step: bool) -> onnx.ModelProto:
     shape = ["batch", config.layers, len(states), config.units]
     constants = {
         "embedding": model.embedding.numpy(),
-        "projection": model._projection().numpy(),
+        "projection": model.output_projection().numpy(),
         "bias": model.bias.numpy(),
-        "zero": np.array([0], np.int64),
         "one": np.array([1], np.int64),
         "apart": np.array([config.layers * len(states), -1, config.units], np.int64),
         "together": np.array([config.layers, len(states), -1, config.units], np.int64),
     }
     nodes, initializers = [], [numpy_helper.from_array(a, name) for name, a in constants.items()]
     if step:
+        initializers.append(numpy_helper.from_array(np.array([0], np.int64), "zero"))
         nodes.append(helper.make_node("Unsqueeze", ["ids", "zero"], ["times"]))
     else:
         nodes.append(helper.make_node("Transpose", ["ids"], ["times"], perm=[1, 0]))
@@ -136,12 +137,15 @@ def play(path: Path, script: Script) -> Played:
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """What goes in and out, and an example."""
-    import onnxruntime
-
     model, states = language_model.config.model, language_model.model.cell.states
-    session = onnxruntime.InferenceSession(str(path / "step.onnx"), providers=["CPUExecutionProvider"])
     shape = [1, model.layers, len(states), model.units]
-    logits, _ = session.run(None, {"ids": np.zeros(1, np.int64), "state": np.zeros(shape, np.float32)})
+
+    def example() -> Any:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path / "step.onnx"), providers=["CPUExecutionProvider"])
+        return session.run(None, {"ids": np.zeros(1, np.int64), "state": np.zeros(shape, np.float32)})[0][0, :4]
+
     return f"""## Inputs and outputs
 
 | | name | `step.onnx` | `window.onnx` |
@@ -160,7 +164,7 @@ import onnxruntime
 session = onnxruntime.InferenceSession("step.onnx")
 state = np.zeros({shape}, np.float32)
 logits, state = session.run(None, {{"ids": np.zeros(1, np.int64), "state": state}})
-print(np.round(logits[0, :4], 4))  # {np.round(logits[0, :4], 4)}
+print(np.round(logits[0, :4], 4)){printed(example)}
 ```
 """
 

@@ -184,7 +184,8 @@ def play(path: Path, script: Script) -> Played:
         command = [sys.executable, "-I", str(Path(probe.__file__)), str(path.resolve()), str(asked), str(played)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise RuntimeError(f"the process that plays it ended with {done.returncode}: {last}")
         with np.load(played) as arrays:
             return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist())
 
@@ -211,9 +212,8 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     rows = []
     for name in sorted(loaded.signatures):
         signature = loaded.signatures[name]
-        rows.append(
-            f"| `{name}` | {_listed(signature.structured_input_signature[1])} | {_listed(_outputs(signature))} |"
-        )
+        takes, gives = signature.structured_input_signature[1], signature.structured_outputs
+        rows.append(f"| `{name}` | {_listed(takes)} | {_listed(gives)} |")
     values = zip(SAMPLING.items(), (80, 0.75, 0, 1.0, 1), strict=True)
     inputs: dict[str, Any] = {name: np.array([value], dtype.as_numpy_dtype) for (name, (dtype, _)), value in values}
     inputs = {"prompt": np.array(["The "]), **inputs}
@@ -255,10 +255,6 @@ TensorFlow Serving answers the same over HTTP:
 curl -d '{request}' http://localhost:8501/v1/models/{title}:predict
 ```
 """
-
-
-def _outputs(signature: Any) -> dict[str, Any]:
-    return signature.structured_outputs
 
 
 def _listed(specs: dict[str, Any]) -> str:
