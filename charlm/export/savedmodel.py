@@ -128,10 +128,7 @@ class Served(tf.Module):
 
         Every row draws with its own seed at its own positions, so that the others do not change it.
         """
-        for name, values in sampling.items():
-            tf.debugging.assert_equal(tf.size(values), tf.size(prompt), f"{name}: wants one value for each prompt")
-        in_range = (sampling["length"] >= 0) & (sampling["length"] <= LONGEST)
-        tf.debugging.Assert(tf.reduce_all(in_range), [f"length: wants 0 to {LONGEST:,}, not", sampling["length"]])
+        _check(prompt, sampling)
         encoded = self.codec.encode(prompt)
         ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
         rows = tf.shape(ids)[0]
@@ -162,6 +159,14 @@ class Served(tf.Module):
             "log_probabilities": -cost.to_tensor(),
             "symbols": tf.cast(generated.row_lengths(), tf.int32),
         }
+
+
+def _check(prompt: Tensor, sampling: dict[str, Tensor]) -> None:
+    """Operations that fail on what `generate` cannot do."""
+    for name, values in sampling.items():
+        tf.debugging.assert_equal(tf.size(values), tf.size(prompt), f"{name}: wants one value for each prompt")
+    in_range = (sampling["length"] >= 0) & (sampling["length"] <= LONGEST)
+    tf.debugging.Assert(tf.reduce_all(in_range), [f"length: wants 0 to {LONGEST:,}, not", sampling["length"]])
 
 
 def _signature(function: Any, inputs: dict[str, tf.TensorSpec]) -> Any:

@@ -131,23 +131,27 @@ class Batch:
         """Makes a batch anew.
 
         Args:
-            source: for each row the one that it was, or -1.
-            states: of rows that begin, which write the symbols of a prompt's end or draw their first.
+            source: for each row the one that it was, or -1 for one that is new.
+            states: what new rows have read, by place; zeros where nothing is told.
             positions: each row's, as `Rows.position` has them.
         """
-        size, began = len(source), [n for n, old in enumerate(source) if old < 0]
-        old, form = self._rows, self._model.initial_state(1)
-        logits, recent, *state = (
-            s.numpy()[list(source)] for s in (old.logits, old.recent, *tf.nest.flatten(old.state))
-        )
-        for rows, empty in (logits, 0), (recent, -1), *((s, 0) for s in state):
-            rows[began] = empty
+        old, new = self._rows, np.array(source) < 0
+
+        def gathered(tensor: Tensor, empty: int) -> npt.NDArray[Any]:
+            rows: npt.NDArray[Any] = tensor.numpy()[list(source)]
+            rows[new] = empty
+            return rows
+
+        state = [gathered(part, 0) for part in tf.nest.flatten(old.state)]
         for n, values in states.items():
             for rows, value in zip(state, values, strict=True):
                 rows[n] = value
-        packed = tf.nest.pack_sequence_as(form, list(map(tf.constant, state)))
-        position = tf.constant(np.reshape(positions, (size, 1)).astype(np.int32))
-        self._rows = Rows(tf.constant(logits), packed, tf.constant(recent), position)
+        self._rows = Rows(
+            tf.constant(gathered(old.logits, 0)),
+            tf.nest.pack_sequence_as(old.state, list(map(tf.constant, state))),
+            tf.constant(gathered(old.recent, -1)),
+            tf.constant(np.reshape(positions, (-1, 1)).astype(np.int32)),
+        )
 
     def _empty(self, size: int) -> Rows:
         zeros = tf.zeros((size, self._vocabulary))

@@ -76,18 +76,25 @@ class Request:
 
 
 class _Slot:
-    """A request that is taken."""
+    """A request that is taken: it waits, reads its prompt but for the last symbol, begins with that one, and writes.
+
+    Attributes:
+        state: after what it has read, until it has a row of the batch.
+        read: symbols of the prompt, before it joins the batch.
+        begins: whether its next step is the prompt's last symbol, whose position is -1; its own are 0, 1, ...
+        written: symbols of its text.
+    """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, deliver: Callable[[Piece], object]) -> None:
         self.request, self.deliver = request, deliver
         self.text = TextRow(tokenizer, "", request.stop, request.seed)
-        self.state: RowState = []  # while it reads
+        self.state: RowState = []
         self.read = self.written = 0
-        self.cancelled = False
+        self.begins, self.cancelled = True, False
 
     @property
     def unread(self) -> int:
-        """Symbols that it has to read before it joins the batch, where the prompt's last one is its first."""
+        """Symbols that it has to read before it joins the batch."""
         return len(self.request.prompt) - 1 - self.read
 
     @property
@@ -99,11 +106,6 @@ class _Slot:
     def left(self) -> int:
         """Steps until it ends, if nothing stops it before."""
         return self.request.length - self.written + self.begins
-
-    @property
-    def begins(self) -> bool:
-        """Whether its next step is the prompt's last symbol."""
-        return self.read < len(self.request.prompt)
 
     @property
     def stopped(self) -> str | None:
@@ -266,7 +268,13 @@ class Engine:
                 slot.state = state
 
     def _arrange(self) -> None:
-        """Lets those who have read their prompt join the batch, in the smallest size that there is."""
+        """Lets those who have read their prompt join the batch, in the smallest size that there is.
+
+        `source` has, for every row, the one that it was. When B joins A and C:
+
+            slots  A . C .      same size:  source  0 -1  2  3      another:  source  0  2 -1 -1 ...
+                                            slots   A  B  C  .                slots   A  C  B  . ...
+        """
         new = [slot for slot in self._reading if not slot.unread]
         kept = [n for n, slot in enumerate(self._slots) if slot is not None]
         size = next(s for s in self._batch.sizes if s >= len(kept) + len(new))
@@ -307,7 +315,7 @@ class Engine:
             if not slot.cancelled:
                 before = slot.written
                 slot.take(Drawn(*(part[slot.begins : count, n] for part in drawn)))
-                slot.read = len(slot.request.prompt)
+                slot.begins = False
                 self.symbols += slot.written - before
                 if slot.stopped:
                     self._slots[n] = None
