@@ -194,31 +194,30 @@ def test_what_is_there_is_replaced_by_force_alone(tmp_path):
 
 
 def test_a_directory_is_replaced_if_it_is_an_export(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
     model, out = language_model(tmp_path), tmp_path / "out"
     out.mkdir()
-    export(model, out, force=True)
+    export(model, out, "onnx", force=True)
     monkeypatch.chdir(out)
     with pytest.raises(UsageError, match="exists; --force"):
-        export(model, out)
+        export(model, out, "onnx")
     (out / "models.config").write_text("mine")
     with pytest.raises(UsageError, match=r"also holds models\.config"):
-        export(model, out, force=True)
+        export(model, out, "onnx", force=True)
     assert (out / "models.config").read_text() == "mine"
     (out / "models.config").unlink()
-    (out / "assets/old").write_text("")
-    export(model, Path(), force=True)
-    assert not (out / "assets/old").exists()
-    assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["README.md", "assets", "fingerprint.pb", "saved_model.pb", "variables"]
-    )
+    (out / "step.onnx").write_text("old")
+    export(model, Path(), "onnx", force=True)
+    assert (out / "step.onnx").stat().st_size > 10_000
+    assert {p.name for p in out.iterdir()} == {"README.md", "step.onnx", "window.onnx", "tokenizer.json"}
     assert {p.name for p in tmp_path.iterdir()} == {"run", "out"}
     (tmp_path / "link").symlink_to(out)
-    export(model, tmp_path / "link", force=True)
+    export(model, tmp_path / "link", "onnx", force=True)
     assert (tmp_path / "link").is_symlink()
     monkeypatch.chdir(tmp_path)
     for mine in tmp_path, tmp_path / "run":
         with pytest.raises(UsageError, match="something else than an export"):
-            export(model, mine, force=True)
+            export(model, mine, "onnx", force=True)
     assert {p.name for p in tmp_path.iterdir()} == {"run", "out", "link"}
 
 
