@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,16 +16,15 @@ NEWLINE, MARK = ord("\n"), ord("▁")  # a line's end, and what sentencepiece ca
 POINT_BITS = 21  # of a Unicode code point
 
 
-class Codec(tf.Module):
+class Codec(ABC):
     """A tokenizer in a graph. Bytes that are not UTF-8 are read as U+FFFD where it has characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__(name="codec")
         self._bytes = tf.constant(tokenizer.id_bytes)
 
+    @abstractmethod
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
         """Ids, int32 [B, (symbols)], of strings [B]."""
-        raise NotImplementedError
 
     def decode(self, ids: tf.RaggedTensor) -> Tensor:
         """Strings [B] of ids [B, (symbols)]; bytes that are not UTF-8 become U+FFFD."""

@@ -15,20 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 from starlette.requests import ClientDisconnect
 
+from charlm.serve import fields
 from charlm.serve.batch import ALTERNATIVES
 from charlm.serve.engine import Piece
-from charlm.serve.service import (
-    LENGTH,
-    MOST,
-    TEMPERATURE,
-    Count,
-    Probability,
-    Seed,
-    Service,
-    Temperature,
-    Text,
-    Writing,
-)
+from charlm.serve.engine import Request as Row
+from charlm.serve.service import Service, Writing
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
 NOT_OFFERED = {  # what other servers have, each with what says nothing
@@ -46,8 +37,8 @@ _ONE_OR_MORE = (
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 )
-Prompts = Annotated[list[Text], Field(max_length=MOST), *_ONE_OR_MORE]
-Stops = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=16), *_ONE_OR_MORE]
+Prompts = Annotated[list[fields.Text], Field(max_length=fields.MOST), *_ONE_OR_MORE]
+Stops = Annotated[list[Annotated[fields.Text, Field(max_length=200)]], Field(max_length=16), *_ONE_OR_MORE]
 Logprobs = Annotated[
     int,
     Field(
@@ -76,12 +67,12 @@ class Completion(BaseModel):
     )
     prompt: Prompts = [""]
     model: str | None = None
-    max_tokens: Count = LENGTH
-    temperature: Temperature = TEMPERATURE
-    top_p: Probability = 1.0
-    top_k: Count = 0
+    max_tokens: fields.Count = fields.LENGTH
+    temperature: fields.Temperature = fields.TEMPERATURE
+    top_p: fields.Probability = 1.0
+    top_k: fields.Count = 0
     n: Annotated[int, Field(ge=1, lt=2**31)] = 1
-    seed: Seed | None = None
+    seed: fields.Seed | None = None
     stop: Stops = []
     echo: bool = False
     logprobs: Logprobs | None = None
@@ -108,12 +99,12 @@ def add_completions(app: FastAPI, service: Service) -> None:
     async def completions(body: Completion, request: Request) -> Response:
         service.known(service.name if body.model is None else body.model)
         prompts, texts = body.prompt, len(body.prompt) * body.n
-        service.allowed(texts, texts * body.max_tokens)
+        service.allowed(texts, body.max_tokens, texts * body.max_tokens)
         seed = secrets.randbelow(2**31) if body.seed is None else body.seed
         settings: dict[str, Any] = {"temperature": body.temperature, "top_p": body.top_p, "top_k": body.top_k}
         settings |= {"stop": tuple(filter(None, body.stop)), "alternatives": body.logprobs or 0}
         read = await service.read(prompts)
-        rows = [service.row(ids, body.max_tokens, seed + k, **settings) for ids in read for k in range(body.n)]
+        rows = [Row(ids, body.max_tokens, (seed + k) % 2**31, **settings) for ids in read for k in range(body.n)]
         echoes = [prompt if body.echo else "" for prompt in prompts for _ in range(body.n)]
         told = body.logprobs is not None
         choices = [_Choice(service.tokenizer, index, echo, told) for index, echo in enumerate(echoes)]

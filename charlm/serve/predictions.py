@@ -10,19 +10,10 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from charlm.serve import fields
 from charlm.serve.engine import Piece
-from charlm.serve.service import (
-    LENGTH,
-    MOST,
-    TEMPERATURE,
-    Count,
-    Probability,
-    Seed,
-    Service,
-    Temperature,
-    Text,
-    Writing,
-)
+from charlm.serve.engine import Request as Row
+from charlm.serve.service import Service, Writing
 
 VERSION = "1"
 
@@ -31,12 +22,12 @@ class Instance(BaseModel):
     """One row of a prediction: the inputs of the exported model's `generate`."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: Text
-    length: Count = LENGTH
-    temperature: Temperature = TEMPERATURE
-    top_k: Count = 0
-    top_p: Probability = 1.0
-    seed: Seed | None = None
+    prompt: fields.Text
+    length: fields.Count = fields.LENGTH
+    temperature: fields.Temperature = fields.TEMPERATURE
+    top_k: fields.Count = 0
+    top_p: fields.Probability = 1.0
+    seed: fields.Seed | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -52,7 +43,7 @@ class Prediction(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"instances": [{"prompt": "Once upon a time", "length": 100}]}]}
     )
     signature_name: str = ""
-    instances: Annotated[list[Instance], Field(max_length=MOST)] | None = None
+    instances: Annotated[list[Instance], Field(max_length=fields.MOST)] | None = None
     inputs: Any = None
 
 
@@ -114,12 +105,12 @@ def add_predictions(app: FastAPI, service: Service) -> None:
         if (body.instances is None) == (body.inputs is None):
             raise HTTPException(400, "either instances or inputs must be there")
         instances = body.instances if body.instances is not None else _rows_of(body.inputs)
-        service.allowed(len(instances), sum(instance.length for instance in instances))
+        lengths = [instance.length for instance in instances]
+        service.allowed(len(instances), max(lengths, default=0), sum(lengths))
         rows, read = [], await service.read([instance.prompt for instance in instances])
         for instance, ids in zip(instances, read, strict=True):
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
-            settings = {"temperature": instance.temperature, "top_k": instance.top_k, "top_p": instance.top_p}
-            rows.append(service.row(ids, instance.length, seed, **settings))
+            rows.append(Row(ids, instance.length, seed, instance.temperature, instance.top_k, instance.top_p))
         pieces = await Writing(service, rows).whole(request)
         return await asyncio.to_thread(_answer, pieces, body.instances is not None)
 
@@ -150,8 +141,8 @@ def _rows_of(inputs: Any) -> list[Instance]:
     prompts = columns.get("prompt")
     if not isinstance(prompts, list):
         prompts = [prompts]
-    if len(prompts) > MOST:
-        raise HTTPException(400, f"inputs.prompt: more than {MOST:,} texts")
+    if len(prompts) > fields.MOST:
+        raise HTTPException(400, f"inputs.prompt: more than {fields.MOST:,} texts")
     rows = []
     for n in range(len(prompts)):
         row = {}

@@ -8,52 +8,16 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import HTTPException, Request
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
 from charlm.api import LanguageModel
-from charlm.config import SampleConfig
-from charlm.errors import UsageError
 from charlm.generation import prompt_ids
 from charlm.serve.engine import Closed, Engine, Full, Piece
 from charlm.serve.engine import Request as Row
 from charlm.serve.limits import Limits
 from charlm.serve.metrics import Metrics
-
-LENGTH, TEMPERATURE = 200, 0.8  # where a request says nothing
-
-MOST = 1000  # texts that a request may list, to be refused for the limit
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("surrogate", "Half of a surrogate pair is no text") from None
-    return text
-
-
-def _as_generated(name: str) -> AfterValidator:
-    """Refuses what `charlm generate` refuses."""
-
-    def checked(value: Any) -> Any:
-        try:
-            SampleConfig(**{name: value})
-        except UsageError as error:
-            raise PydanticCustomError("refused", "{error}", {"error": str(error)}) from None
-        return value
-
-    return AfterValidator(checked)
-
-
-Temperature = Annotated[float, _as_generated("temperature")]
-Probability = Annotated[float, _as_generated("top_p")]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Outbox:
@@ -165,18 +129,14 @@ class Service:
         if value > most:
             raise HTTPException(400, f"{what}: {value:,} is more than {most:,}")
 
-    def allowed(self, texts: int, symbols: int) -> None:
-        """Raises 400 for too many texts, or too many symbols in all of them."""
+    def allowed(self, texts: int, longest: int, symbols: int) -> None:
+        """Raises 400 for too many texts, or too many symbols in one or in all of them."""
         self.checked("texts", texts, self.limits.texts)
         self.checked("symbols to write in all texts", symbols, self.limits.symbols)
+        self.checked("symbols to write", longest, self.limits.length)
 
     async def read(self, prompts: Sequence[str]) -> list[list[int]]:
-        """The ids of prompts."""
+        """The ids of prompts. Raises 400 for one that is too long."""
         for prompt in prompts:
             self.checked("characters of a prompt", len(prompt), self.limits.prompt)
         return await asyncio.to_thread(lambda: [prompt_ids(self.tokenizer, prompt) for prompt in prompts])
-
-    def row(self, prompt: Sequence[int], length: int, seed: int, **settings: Any) -> Row:
-        """A row for the engine."""
-        self.checked("symbols to write", length, self.limits.length)
-        return Row(prompt, length, seed % 2**31, **settings)
