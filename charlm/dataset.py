@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from charlm.config import DataConfig
-from charlm.corpus import Corpus, Reading, open_corpus, split_bounds
+from charlm.corpus import Corpus, open_corpus, split_bounds
 from charlm.idcache import cached_ids
+from charlm.reading import Reading
 from charlm.streams import Ids
 from charlm.tokenizers import TOKENIZERS, Tokenizer
 

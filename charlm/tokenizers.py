@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
-from charlm.corpus import text_bytes
 from charlm.errors import DataError, ModelError, UsageError
+from charlm.reading import text_bytes
 
 Ids = npt.NDArray[Any]
 Pieces = Callable[[], Iterator[str]]

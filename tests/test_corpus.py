@@ -16,19 +16,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.corpus import (
-    CORPORA,
-    PIECE_BYTES,
-    STDIN,
-    Reading,
-    open_corpus,
-    raw_bytes,
-    resolve,
-    split_bounds,
-    text_bytes,
-    write_pydocs,
-)
+from charlm.corpora import CORPORA, write_pydocs
+from charlm.corpus import open_corpus, split_bounds
 from charlm.errors import CharlmError, DataError, UsageError
+from charlm.reading import PIECE_BYTES, Reading, text_bytes
+from charlm.sources import STDIN, raw_bytes, resolve
 
 COMPRESS = {
     ".gz": gzip.compress,

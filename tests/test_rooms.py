@@ -11,8 +11,9 @@ import charlm
 
 FLOORS = [
     {"errors"},
-    {"config", "corpus", "pace", "runtime", "score"},
-    {"tokenizers", "streams", "cells", "events"},
+    {"config", "corpora", "pace", "reading", "runtime", "score"},
+    {"sources", "tokenizers", "streams", "cells", "events"},
+    {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
     {"model", "dataset"},
     {"tbptt", "generation", "session"},
@@ -25,7 +26,8 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = Path(charlm.__file__).parent
 # What `charlm --help`, and preparing a corpus, must not wait for.
-LIGHT = ["errors", "config", "corpus", "tokenizers", "streams", "idcache", "dataset", "checkpoint", "session", "cli"]
+LIGHT = ["errors", "config", "reading", "sources", "corpus", "corpora", "tokenizers", "streams", "idcache", "dataset"]
+LIGHT += ["checkpoint", "session", "cli"]
 
 
 def room_of(module: str) -> str:

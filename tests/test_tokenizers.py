@@ -14,7 +14,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.corpus import CORPORA, open_corpus
+from charlm.corpora import CORPORA
+from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
 from charlm.idcache import cache_folder, cached_ids
 from charlm.tokenizers import (

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from charlm.corpus import raw_bytes, resolve
 from charlm.events import Evaluated, Event, Finished, Sampled, Started, Stepped
+from charlm.sources import raw_bytes, resolve
 
 REASONS = {
     "done": "done",

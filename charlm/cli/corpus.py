@@ -19,7 +19,7 @@ def command(kind: str, out: Path) -> None:
     pydocs  Python's own reference text (465 KB of English).
     stdlib  The sources of its standard library (over 10 MB of Python).
     """
-    from charlm.corpus import CORPORA
+    from charlm.corpora import CORPORA
 
     chars = CORPORA[kind](out)
     click.echo(f"{out}: {chars:,} characters", err=True)

@@ -1,0 +1,179 @@
+"""One file's bytes as text: decompressed, decoded, in pieces."""
+
+import bz2
+import codecs
+import gzip
+import io
+import itertools
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from charlm.errors import DataError, UsageError
+
+PIECE_BYTES = 1 << 20
+HEAD_BYTES = 8192
+# Four bytes of zstandard can hold a block of 128 KB: this is what bounds a piece, at 32 MB for a hostile file.
+ZSTD_STEP_BYTES = 1024
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How bytes become text.
+
+    Attributes:
+        encoding: any text encoding Python knows.
+        errors: what becomes of bytes that are not valid in it: "strict" (an error that names the byte), "replace"
+            (U+FFFD), or "surrogateescape" (kept: `text_bytes` gives them back, which is what a byte tokenizer needs;
+            nothing counts as binary then, and a byte order mark is kept like every other byte).
+        newlines: "keep", or "normalise" CRLF and CR to LF.
+
+    Raises:
+        UsageError: an unknown encoding, or another value.
+    """
+
+    encoding: str = "utf-8"
+    errors: str = "strict"
+    newlines: str = "keep"
+
+    def __post_init__(self) -> None:
+        try:
+            "a".encode(self.encoding)
+            codecs.getincrementaldecoder(self.encoding)
+        except (LookupError, ValueError):
+            raise UsageError(
+                f"--encoding {self.encoding}: unknown text encoding; try utf-8, utf-16 or cp1252"
+            ) from None
+        for option, value, known in (
+            ("errors", self.errors, ("strict", "replace", "surrogateescape")),
+            ("newlines", self.newlines, ("keep", "normalise")),
+        ):
+            if value not in known:
+                raise UsageError(f"--{option} {value}: use one of {', '.join(known)}")
+
+    @property
+    def takes_any_bytes(self) -> bool:
+        """Whether the bytes come through whatever they are."""
+        return self.errors == "surrogateescape"
+
+
+def text_bytes(text: str) -> bytes:
+    """The UTF-8 bytes of a text: a byte that was escaped as U+DC80..U+DCFF as that byte, so that any bytes round-trip.
+
+    Any other lone surrogate, which no file holds but a JSON request can, becomes its three bytes.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        handlers = ("surrogatepass", "surrogateescape")
+        return b"".join(c.encode("utf-8", handlers["\udc80" <= c <= "\udcff"]) for c in text)
+
+
+def unreadable(path: str | Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+
+
+def open_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _reads(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+    return iter(lambda: read(size), b"")
+
+
+def _unzstd(raw: IO[bytes], size: int) -> Iterator[bytes]:
+    # Not zstandard's stream_reader: it takes a file that was cut short for a whole one.
+    frame, data, ready = None, b"", bytearray()
+    while data := data or raw.read(ZSTD_STEP_BYTES):
+        frame = frame or zstandard.ZstdDecompressor().decompressobj()
+        ready += frame.decompress(data)
+        data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+        if len(ready) >= size:
+            yield bytes(ready)
+            ready.clear()
+    if frame:
+        raise EOFError("it ends early")
+    yield bytes(ready)
+
+
+DECOMPRESSORS: dict[str, Callable[[IO[bytes], int], Iterator[bytes]]] = {
+    ".gz": lambda raw, size: _reads(gzip.GzipFile(fileobj=raw).read, size),
+    ".bz2": lambda raw, size: _reads(bz2.BZ2File(raw).read, size),
+    ".xz": lambda raw, size: _reads(lzma.LZMAFile(raw).read, size),  # noqa: SIM115 (`raw` is closed)
+    ".zst": _unzstd,
+}
+
+
+def _blocks(raw: IO[bytes], name: Path, size: int) -> Iterator[bytes]:
+    """The bytes of an open file, about `size` at a time, decompressed as the suffix of `name` says."""
+    decompress = DECOMPRESSORS.get(name.suffix)
+    try:
+        yield from decompress(raw, size) if decompress else _reads(raw.read, size)
+    except DAMAGE as error:
+        what = f"damaged, or not {name.suffix} data" if decompress else "reading failed"
+        raise DataError(f"{name}: {what} ({error}); replace this file or leave it out") from None
+
+
+def _refuse_binary(head: bytes, name: Path, reading: Reading) -> None:
+    text = codecs.getincrementaldecoder(reading.encoding)("replace").decode(head)
+    if "\0" in text:
+        utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        way_out = "--encoding utf-16, as its first two bytes say" if utf16 else "--tokenizer byte to read any bytes"
+        raise DataError(f"{name}: looks like a binary file (NUL in its first 8 KB); leave it out, or use {way_out}")
+
+
+def _undecodable(error: UnicodeError, name: Path, end: int, encoding: str) -> DataError:
+    ways_out = "set --encoding, or use --errors replace or --tokenizer byte"
+    if not isinstance(error, UnicodeDecodeError):
+        return DataError(f"{name}: not {encoding} ({error}); {ways_out}")
+    # What the decoder was looking at ends where the bytes it was given end, and may begin in an earlier block.
+    offset = end - len(error.object) + error.start
+    where = " of its decompressed bytes" if name.suffix in DECOMPRESSORS else ""
+    return DataError(f"{name}: not {encoding} at byte {offset}{where} ({error.reason}); {ways_out}")
+
+
+def file_pieces(path: Path, name: Path, reading: Reading, progress: Progress | None) -> Iterator[str]:
+    """The text of one file, whose bytes are at `path` and which the user knows as `name`."""
+    decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
+    newlines = io.IncrementalNewlineDecoder(None, translate=True) if reading.newlines == "normalise" else None
+    end, consumed, begun = 0, 0, reading.takes_any_bytes
+    with open_file(path) as raw:
+        for block in itertools.chain(_blocks(raw, name, PIECE_BYTES), [b""]):
+            try:
+                if end == 0 and not reading.takes_any_bytes:
+                    _refuse_binary(block[:HEAD_BYTES], name, reading)
+                end += len(block)
+                text = decoder.decode(block, not block)
+            except UnicodeError as error:
+                raise _undecodable(error, name, end, reading.encoding) from None
+            if text and not begun:
+                text, begun = text.removeprefix("\ufeff"), True
+            if newlines:
+                text = newlines.decode(text, not block)
+            if text:
+                yield text
+            if progress:
+                progress(raw.tell() - consumed)
+                consumed = raw.tell()
+
+
+def looks_like_text(file: Path, reading: Reading) -> bool:
+    if reading.takes_any_bytes:
+        return True
+    try:
+        with open_file(file) as raw:
+            head = next(_blocks(raw, file, HEAD_BYTES), b"")[:HEAD_BYTES]
+        decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
+        return "\0" not in decoder.decode(head, final=len(head) < HEAD_BYTES)
+    except (DataError, UnicodeError):
+        return False
