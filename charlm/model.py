@@ -4,7 +4,7 @@
 
 Ids are `[T, B]` (time, lanes), logits `[T, B, V]`. State is a tuple over layers of (h,) or (h, c), each `[B, H]`;
 nothing is remembered between calls. The recurrent layers are Keras' own objects: on a GPU they run (cuDNN), on a
-CPU `recurrence.py` runs with their weights.
+CPU `recurrence.py` runs with their weights. A cell that Keras does not have runs in `recurrence.py` everywhere.
 """
 
 from __future__ import annotations
@@ -24,6 +24,24 @@ from charlm.runtime import kernel, on_gpu
 ModelState: TypeAlias = tuple[State, ...]
 
 KERAS_LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+
+class GateWeights(keras.layers.Layer):
+    """The weights of a layer whose cell is not in Keras, named and laid out as Keras' own layers have them."""
+
+    def __init__(
+        self, units: int, gates: int, kernel_initializer: Any, recurrent_initializer: Any, **base: Any
+    ) -> None:
+        super().__init__(**base)
+        self._rows, self._columns = units, gates * units
+        self._initializers = kernel_initializer, recurrent_initializer
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Makes them for inputs [batch, time, features]."""
+        kernel, recurrent_kernel = self._initializers
+        self.add_weight(shape=(shape[-1], self._columns), initializer=kernel, name="kernel")
+        self.add_weight(shape=(self._rows, self._columns), initializer=recurrent_kernel, name="recurrent_kernel")
+        self.add_weight(shape=(self._columns,), initializer="zeros", name="bias")
 
 
 class CharLM(keras.Model):
@@ -48,15 +66,17 @@ class CharLM(keras.Model):
         )
         self.recurrent_layers = []
         for n in range(config.layers):
-            layer = KERAS_LAYERS[config.cell](
-                config.units,
-                kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
-                recurrent_initializer=keras.initializers.Orthogonal(seed=next(seeds)),
-                return_sequences=True,
-                return_state=True,
-                dtype=keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
-                name=f"{config.cell}_{n}",
-            )
+            settings = {
+                "kernel_initializer": keras.initializers.GlorotUniform(seed=next(seeds)),
+                "recurrent_initializer": keras.initializers.Orthogonal(seed=next(seeds)),
+                "dtype": keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
+                "name": f"{config.cell}_{n}",
+            }
+            if config.cell in KERAS_LAYERS:
+                stock = KERAS_LAYERS[config.cell]
+                layer = stock(config.units, return_sequences=True, return_state=True, **settings)
+            else:
+                layer = GateWeights(config.units, self.cell.gates, **settings)
             layer.build((None, None, config.features if n == 0 else config.units))
             self.recurrent_layers.append(layer)
         if not config.tie:
@@ -287,8 +307,9 @@ def build_model(
     Args:
         config: with the tokenizer's vocabulary size in it.
         seed: of the initial weights.
-        engine: "recurrence" or "keras"; None takes Keras' layers (cuDNN) where there is a GPU.
+        engine: "recurrence" or "keras"; None takes Keras' layers (cuDNN) where there is a GPU and Keras has the cell.
         precision: of the operands of products.
         dtype: of weights and state; float64 is for checking gradients.
     """
-    return CharLM(config, seed, engine or ("keras" if on_gpu() else "recurrence"), precision, dtype)
+    chosen = engine or ("keras" if on_gpu() and config.cell in KERAS_LAYERS else "recurrence")
+    return CharLM(config, seed, chosen, precision, dtype)

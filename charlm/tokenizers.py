@@ -60,6 +60,7 @@ class Tokenizer(ABC):
 
     Attributes:
         name, file_name: its name in `TOKENIZERS`, and its file in a checkpoint.
+        about: what its ids are, in a line, for whoever gets an export.
         vocabulary: number of ids.
         dtype: of ids: the smallest of uint8, uint16 and int32 that holds them.
         unknown: the id of whatever is not in the vocabulary, None if there is no such thing.
@@ -71,6 +72,7 @@ class Tokenizer(ABC):
     """
 
     name: ClassVar[str]
+    about: ClassVar[str]
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, id_bytes: Sequence[bytes], unknown: int | None, blocked: Sequence[int], content: bytes) -> None:
@@ -149,6 +151,7 @@ class CharTokenizer(Tokenizer):
     """One id per character (code point) seen in training, in the order of code points; id 0 is the unknown."""
 
     name = "char"
+    about = "one id for each character seen in training, from 1 on, in the order below; 0 is every other one"
 
     def __init__(self, characters: str) -> None:
         """Takes the vocabulary: distinct characters in the order of their code points."""
@@ -198,6 +201,7 @@ class ByteTokenizer(Tokenizer):
     """
 
     name = "byte"
+    about = "one id for each byte of UTF-8"
 
     def __init__(self) -> None:
         super().__init__([bytes([byte]) for byte in range(256)], unknown=None, blocked=[], content=b"")
@@ -239,6 +243,10 @@ class SentencePieceTokenizer(Tokenizer):
     """
 
     name = "sentencepiece"
+    about = (
+        "pieces of words, and single bytes for what has no piece: `tokenizer.model`, which is in the checkpoint, and "
+        "in a directory that is exported"
+    )
     file_name = "tokenizer.model"
     LINE_CHARS: ClassVar[int] = 8192
     TRAINING_CHARS: ClassVar[int] = 4_000_000

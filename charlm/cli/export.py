@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from charlm.checkpoint import find_run
 from charlm.cli.bars import say
 from charlm.cli.options import json_option, model_options
-from charlm.export import FORMATS, check_destination, export, format_for, readme
+from charlm.export import FORMATS, check_destination, check_model, export, format_for, readme
 
 
 @click.command()
@@ -50,18 +51,20 @@ def command(
     """
     name = name or format_for(destination)
     check_destination(destination.resolve(), name, force)
+    found = find_run(model, models).pick(checkpoint)
+    check_model(found.config(), name)
     from charlm.runtime import start_tensorflow
 
     start_tensorflow(debug=debug)
-    from charlm.api import load
+    from charlm.api import LanguageModel
 
-    loaded = load(model, checkpoint=checkpoint, models=models)
+    loaded = LanguageModel(found)
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
-    found = export(loaded, destination, name, force)
+    checks = export(loaded, destination, name, force)
     if as_json:
-        checks = list(map(dataclasses.asdict, found))
-        print(json.dumps({"path": str(destination), "format": name, "checks": checks}))
+        shown = list(map(dataclasses.asdict, checks))
+        print(json.dumps({"path": str(destination), "format": name, "checks": shown}))
     else:
-        for check in found:
+        for check in checks:
             say(f"{destination}: {check}")
         say(f"see {readme(destination, name)}")

@@ -1,6 +1,6 @@
 """Leaving charlm: a trained model in the formats that other tools read, each checked against the model before it stays.
 
-A format is a module here and a line in `FORMATS`. Its module has
+A format is a module here and a line in `FORMATS`, which says what it has a path for. Its module has
 
     WEIGHTS     the NumPy type that its weights have
     write       (LanguageModel, path): writes it
@@ -15,10 +15,12 @@ from __future__ import annotations
 import importlib
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from charlm.config import Config
 from charlm.errors import CharlmError, UsageError
 
 if TYPE_CHECKING:
@@ -27,18 +29,32 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """Where a format's module is, and what the name of its file ends with; None if it writes a directory."""
+    """Where a format is and which models it has a path for; known before TensorFlow starts.
+
+    Attributes:
+        module: that writes it.
+        suffix: what the name of its file ends with; None if it writes a directory.
+        cells, tokenizers: that it has something for; None if any will do.
+    """
 
     module: str
     suffix: str | None
+    cells: Sequence[str] | None = None
+    tokenizers: Sequence[str] | None = None
+
+    def lacks(self, config: Config) -> list[str]:
+        """The parts of a model that it has nothing for, in words."""
+        parts = ("cell", config.model.cell, self.cells), ("tokenizer", config.data.tokenizer, self.tokenizers)
+        return [f"the {kind} '{part}'" for kind, part, known in parts if known is not None and part not in known]
 
 
+STOCK_CELLS, TOKENIZERS = ("lstm", "gru", "rnn"), ("char", "byte", "sentencepiece")
 FORMATS = {
-    "savedmodel": Format("charlm.export.savedmodel", None),
-    "keras": Format("charlm.export.keras_file", ".keras"),
-    "onnx": Format("charlm.export.onnx_files", None),
+    "savedmodel": Format("charlm.export.savedmodel", None, tokenizers=TOKENIZERS),
+    "keras": Format("charlm.export.keras_file", ".keras", cells=STOCK_CELLS),
+    "onnx": Format("charlm.export.onnx_files", None, cells=STOCK_CELLS),
     "litert": Format("charlm.export.litert", ".tflite"),
-    "html": Format("charlm.export.html", ".html"),
+    "html": Format("charlm.export.html", ".html", cells=STOCK_CELLS, tokenizers=TOKENIZERS),
 }
 TITLE = "A recurrent language model, exported from charlm"  # how the README of an export begins, below its heading
 
@@ -70,6 +86,18 @@ def format_for(destination: Path) -> str:
         if destination.suffix == (found.suffix or ""):
             return name
     raise UsageError(f"{destination}: {destination.suffix} is no format's ending; --format says what to write")
+
+
+def check_model(config: Config, name: str) -> None:
+    """Whether a format has a path for a model.
+
+    Raises:
+        UsageError: it has none for the cell or the tokenizer; the message names the formats that have.
+    """
+    if missing := FORMATS[name].lacks(config):
+        others = [other for other, made in FORMATS.items() if not made.lacks(config)]
+        has = f"{', '.join(others)} {'have' if len(others) > 1 else 'has'}"
+        raise UsageError(f"{name} has nothing for {' and '.join(missing)}; {has}")
 
 
 def readme(destination: Path, name: str) -> Path:
@@ -123,13 +151,14 @@ def export(
         force: replace an export that is there.
 
     Raises:
-        UsageError: see `check_destination`; or the format needs an extra.
+        UsageError: see `check_destination` and `check_model`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
     from charlm.export import card, parity
 
     destination, name = destination.resolve(), name or format_for(destination)
     check_destination(destination, name, force)
+    check_model(language_model.config, name)
     written = format_of(name)
     draft, old = (destination.with_name(f".{secrets.token_hex(4)}-{destination.name}") for _ in range(2))
     try:

@@ -14,13 +14,6 @@ from charlm.export import TITLE
 from charlm.export.parity import Parity
 from charlm.tokenizers import CharTokenizer
 
-TOKENIZERS = {
-    "char": "one id for each character seen in training, from 1 on, in the order below; 0 is every other one",
-    "byte": "one id for each byte of UTF-8",
-    "sentencepiece": "pieces of words, and single bytes for what has no piece: `tokenizer.model`, which is in the "
-    "checkpoint, and in a directory that is exported",
-}
-
 
 def printed(example: Callable[[], npt.NDArray[np.float32]]) -> str:
     """The comment that says what an example prints; none where its engine is not installed."""
@@ -42,7 +35,7 @@ def card(language_model: LanguageModel, title: str, format_name: str, usage: str
 {TITLE} {__version__} as `{format_name}`.
 
 - {model.cell.upper()}, {layers} of {model.units} units, {language_model.model.count_params():,} parameters
-- {tokenizer.vocabulary} ids, `{tokenizer.name}`: {TOKENIZERS[tokenizer.name]}
+- {tokenizer.vocabulary} ids, `{tokenizer.name}`: {tokenizer.about}
 - checkpoint: step {language_model.checkpoint.step}
 - checked: {"; ".join(map(str, checks))}
 

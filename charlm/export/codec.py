@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,11 +190,12 @@ class Pieces(Codec):
         return tf.transpose(ends.stack())
 
 
+CODECS: dict[str, Callable[[Any], Codec]] = {"char": Characters, "byte": Bytes, "sentencepiece": Pieces}
+
+
 def codec_of(tokenizer: Tokenizer) -> Codec:
     """The tokenizer in a graph."""
-    if isinstance(tokenizer, CharTokenizer):
-        return Characters(tokenizer)
-    return Pieces(tokenizer) if isinstance(tokenizer, SentencePieceTokenizer) else Bytes(tokenizer)
+    return CODECS[tokenizer.name](tokenizer)
 
 
 def _points(texts: Tensor) -> tf.RaggedTensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from charlm.api import LanguageModel
 from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
-from charlm.export.savedmodel import Served
+from charlm.export.savedmodel import Network
 from charlm.runtime import portable, standard_error_closed
 
 WEIGHTS = np.float32
@@ -21,11 +20,11 @@ WEIGHTS = np.float32
 
 def write(language_model: LanguageModel, path: Path) -> None:
     """Writes a .tflite file."""
-    with tempfile.TemporaryDirectory() as assets, portable(), tf.device("/cpu:0"):
-        served = Served(language_model, Path(assets))
-        ids, state = tf.TensorSpec([1], tf.int32, "ids"), tf.TensorSpec([1, *served.state_shape], tf.float32, "state")
-        step = tf.function(served.step, autograph=False).get_concrete_function(ids=ids, state=state)
-        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([step], served).convert())
+    with portable(), tf.device("/cpu:0"):
+        network = Network(language_model)
+        ids, state = tf.TensorSpec([1], tf.int32, "ids"), tf.TensorSpec([1, *network.state_shape], tf.float32, "state")
+        step = tf.function(network.step, autograph=False).get_concrete_function(ids=ids, state=state)
+        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([step], network).convert())
 
 
 def _runner(path: Path) -> Any:

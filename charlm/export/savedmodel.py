@@ -39,37 +39,17 @@ LONGEST = 1_000_000  # symbols of a text
 SETTINGS = ("temperature", "top_k", "top_p")
 
 
-class Served(tf.Module):
-    """What a SavedModel of a language model holds."""
+class Network(tf.Module):
+    """A network on ids, one symbol or several at a time, with its weights as variables."""
 
-    def __init__(self, language_model: LanguageModel, assets: Path) -> None:
+    def __init__(self, language_model: LanguageModel) -> None:
         super().__init__(name="charlm")
-        tokenizer, model = language_model.tokenizer, language_model.model
+        model = language_model.model
         self._cell, *weights = Decoder.of(model)
         self._form = tf.nest.map_structure(lambda w: 0, weights)
         self._variables = [tf.Variable(w, trainable=False) for w in tf.nest.flatten(weights)]
-        tokenizer.save(assets)
-        self.tokenizer_file = tf.saved_model.Asset(str(assets / tokenizer.file_name))
-        self._blocked = np.isin(np.arange(tokenizer.vocabulary), tokenizer.blocked)
-        self._start = prompt_ids(tokenizer, "")[0]
-        self.codec = codec_of(tokenizer)
         self.state_shape = model.config.layers, len(model.cell.states), model.config.units
-        self._vocabulary = tokenizer.vocabulary
-
-    def functions(self) -> dict[str, Any]:
-        """The signatures, by name."""
-        ids, batch = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
-        state = tf.TensorSpec([None, *self.state_shape], tf.float32)
-        settings = [tf.TensorSpec([None], dtype) for dtype, _ in SAMPLING.values()]
-        found = {
-            "prefill": _signature(self.prefill, {"ids": tf.TensorSpec([None, None], tf.int32), "state": state}),
-            "step": _signature(self.step, {"ids": ids, "state": state}),
-            "initial_state": _signature(self.initial_state, {"batch": batch}),
-        }
-        prompt = {"prompt": tf.TensorSpec([None], tf.string)} | dict(zip(SAMPLING, settings, strict=True))
-        generate = _signature(self.generate, prompt)
-        score = _signature(self.score, {"text": tf.TensorSpec([None], tf.string)})
-        return {"serving_default": generate, "generate": generate, "score": score, **found}
+        self._vocabulary = model.config.vocabulary
 
     def _decoder(self) -> Decoder:
         weights = list(map(tf.convert_to_tensor, self._variables))
@@ -102,6 +82,34 @@ class Served(tf.Module):
             lambda t, *_: t < tf.shape(ids)[1], body, (0, logits, self._columns(state)), parallel_iterations=1
         )
         return {"logits": logits, "state": self._packed(columns)}
+
+
+class Served(Network):
+    """What a SavedModel of a language model holds: the network, and texts by it."""
+
+    def __init__(self, language_model: LanguageModel, assets: Path) -> None:
+        super().__init__(language_model)
+        tokenizer = language_model.tokenizer
+        tokenizer.save(assets)
+        self.tokenizer_file = tf.saved_model.Asset(str(assets / tokenizer.file_name))
+        self._blocked = np.isin(np.arange(tokenizer.vocabulary), tokenizer.blocked)
+        self._start = prompt_ids(tokenizer, "")[0]
+        self.codec = codec_of(tokenizer)
+
+    def functions(self) -> dict[str, Any]:
+        """The signatures, by name."""
+        ids, batch = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+        state = tf.TensorSpec([None, *self.state_shape], tf.float32)
+        settings = [tf.TensorSpec([None], dtype) for dtype, _ in SAMPLING.values()]
+        found = {
+            "prefill": _signature(self.prefill, {"ids": tf.TensorSpec([None, None], tf.int32), "state": state}),
+            "step": _signature(self.step, {"ids": ids, "state": state}),
+            "initial_state": _signature(self.initial_state, {"batch": batch}),
+        }
+        prompt = {"prompt": tf.TensorSpec([None], tf.string)} | dict(zip(SAMPLING, settings, strict=True))
+        generate = _signature(self.generate, prompt)
+        score = _signature(self.score, {"text": tf.TensorSpec([None], tf.string)})
+        return {"serving_default": generate, "generate": generate, "score": score, **found}
 
     def score(self, text: Tensor) -> dict[str, Tensor]:
         """What every text costs, from zero state; its first symbol, which nothing comes before, is not counted."""
