@@ -17,12 +17,11 @@ verifies all of it. Nothing here is unpickled, and no Keras model file is read.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,71 +35,26 @@ import safetensors.numpy
 
 from charlm.config import Config
 from charlm.errors import CharlmError, ModelError, UsageError
+from charlm.files import (
+    MANIFEST,
+    UNSUPPORTED,
+    left_by_system,
+    read_json,
+    remove_folder,
+    sync_folder,
+    to_json,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    write_synced,
+)
 from charlm.tokenizers import Tokenizer, load_tokenizer
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 KEPT = 3
-LARGEST_JSON = 1 << 26
 _STEP = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("charlm")
-
-
-def _json(value: object, indent: int | None = None) -> bytes:
-    try:
-        return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8
-        return (json.dumps(value, indent=indent) + "\n").encode()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON readable by people, synced to disk."""
-    _write(path, _json(value, indent=2))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ModelError: the file is missing, too large, or holds no JSON object.
-    """
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ModelError(f"{path}: is damaged: larger than any such file that charlm writes")
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: is missing, damaged, or not charlm's: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: is damaged: holds no JSON object")
-    return value
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _own_digest(files: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -111,28 +65,20 @@ class Checkpoint:
     step: int
 
     def verify(self) -> None:
-        """Compares every file with the manifest.
+        """Compares every file with the manifest, but what systems leave.
 
         Raises:
             ModelError: a file is missing, added, or differs in size or content.
         """
-        path = self.path / "MANIFEST.json"
-        manifest = read_json(path)
-        files = manifest.get("files")
-        as_written = path.read_bytes() == _json(manifest, indent=2)
-        if not as_written or not isinstance(files, dict) or manifest.get("digest") != _own_digest(files):
-            raise ModelError(f"{self.path}: is damaged: MANIFEST.json does not match its own digest")
-        present = {file.name for file in self.path.iterdir()} - {path.name}
-        if present != files.keys():
-            differ = ", ".join(sorted(present ^ files.keys()))
-            raise ModelError(f"{self.path}: is damaged: missing or added: {differ}")
-        for name, entry in files.items():
-            try:
-                found = _entry(self.path / name)
-            except OSError as error:
-                raise ModelError(f"{self.path}: is damaged: {name} cannot be read: {error.strerror}") from None
-            if entry != found:
-                raise ModelError(f"{self.path}: is damaged: {name} has changed since it was written")
+        verify_manifest(self.path)
+
+    @property
+    def written(self) -> float:
+        """When it was written, in seconds since 1970: as its manifest says, for a copy has a date of its own."""
+        try:
+            return float(read_json(self.path / MANIFEST)["written"])
+        except (KeyError, TypeError, ValueError, ModelError):  # an older one, or one that `verify` will refuse
+            return self.path.stat().st_mtime
 
     @property
     def record(self) -> dict[str, Any]:
@@ -141,8 +87,9 @@ class Checkpoint:
 
     @property
     def run_name(self) -> str:
-        """The name of the run that it belongs to."""
-        return self.path.parents[1].name
+        """The name of the run that it belongs to; its own if it was copied alone."""
+        path = self.path.resolve()
+        return path.parents[1].name if path.parent.name == "checkpoints" else path.name
 
     def config(self) -> Config:
         """The configuration it was written with."""
@@ -185,20 +132,21 @@ class Checkpoint:
         record = self.record
         record["corpus"]["paths"] = [Path(path).name for path in record["corpus"]["paths"]]
         run = Run.create(place, record)
-        left = {"MANIFEST.json", "training.safetensors", "config.json"}
-        contents = {file.name: file.read_bytes() for file in self.path.iterdir() if file.name not in left}
+        names = verify_manifest(self.path)["files"].keys() - {"training.safetensors", "config.json"}
+        contents = {name: (self.path / name).read_bytes() for name in sorted(names)}
         return run.write(self.step, {"config.json": (place / "config.json").read_bytes(), **contents})
 
 
 class Run:
-    """A run directory."""
+    """A run directory, or a checkpoint that was copied out of one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """Its folder's, also where it is called `.`"""
+        return self.path.name if self.path.name.strip(".") else self.path.resolve().name
 
     @property
     def record(self) -> dict[str, Any]:
@@ -220,7 +168,7 @@ class Run:
         except FileExistsError:
             raise
         except OSError as error:
-            raise CharlmError(f"{path}: cannot be written: {error.strerror}") from None
+            raise _unwritable(path, error) from None
         run.record_again(record)
         return run
 
@@ -231,31 +179,45 @@ class Run:
             write_json(beside, record)
             beside.replace(self.path / "config.json")
         except OSError as error:
-            raise CharlmError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise _unwritable(self.path, error) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run against other processes that would train it.
+        """Holds the run against other processes that would train it, where the file system has locks.
 
         Raises:
-            CharlmError: another process does.
+            CharlmError: another process does, or the run may not be written.
         """
-        with (self.path / "lock").open("w") as file:
+        path = self.path / "lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise CharlmError(f"{self.path}: is being trained by another process") from None
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise CharlmError(f"{self.path}: is being trained by another process") from None
+                _log.warning("%s: cannot be locked here (%s); train it in one process", self.path, error.strerror)
             yield
 
     def log(self, event: Mapping[str, Any]) -> None:
-        """Appends a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write(_json(event))
+        """Appends a line to metrics.jsonl; raises CharlmError if the disk is full or refuses."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("ab") as file:
+                file.write(to_json(event))
+        except OSError as error:
+            raise _unwritable(path, error) from None
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, oldest first."""
+        if (self.path / MANIFEST).is_file():  # it is one itself
+            return [Checkpoint(self.path, int(read_json(self.path / "progress.json").get("step", 0)))]
         folder = self.path / "checkpoints"
-        found = [(_STEP.fullmatch(entry.name), entry) for entry in folder.iterdir()] if folder.is_dir() else []
+        entries = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+        found = [(_STEP.fullmatch(entry.name), entry) for entry in entries]
         return sorted((Checkpoint(p, int(m[1])) for m, p in found if m), key=lambda c: c.step)
 
     def save(
@@ -280,14 +242,14 @@ class Run:
                 tokenizer.file_name: tokenizer.content(),
                 "weights.safetensors": safetensors.numpy.save(weights),
                 "training.safetensors": safetensors.numpy.save(training),
-                "progress.json": _json(progress, indent=2),
+                "progress.json": to_json(progress, indent=2),
             },
         )
         checkpoints = self.checkpoints()
         done = [c for c in checkpoints if c.step <= step]
         # Later ones are damaged: a run goes on from the last whole one.
         for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step != progress["best"]):
-            shutil.rmtree(old.path)
+            remove_folder(old.path)
         return saved
 
     def write(self, step: int, contents: Mapping[str, bytes]) -> Checkpoint:
@@ -300,17 +262,15 @@ class Run:
         beside = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             for left in place.parent.glob(".step-*"):
-                shutil.rmtree(left)
+                shutil.rmtree(left, ignore_errors=True)
             beside.mkdir()
             for name, content in contents.items():
-                _write(beside / name, content)
-            files = {file.name: _entry(file) for file in sorted(beside.iterdir())}
-            write_json(beside / "MANIFEST.json", {"files": files, "digest": _own_digest(files)})
-            _sync_directory(beside)
-            if place.exists():
-                shutil.rmtree(place)
+                write_synced(beside / name, content)
+            write_manifest(beside, written=time.time())
+            sync_folder(beside)
+            remove_folder(place)
             beside.rename(place)
-            _sync_directory(place.parent)
+            sync_folder(place.parent)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
@@ -370,8 +330,18 @@ class Run:
         return found
 
 
+def _unwritable(path: Path, error: OSError) -> CharlmError:
+    return CharlmError(f"{path}: cannot be written: {error.strerror}")
+
+
+def runs(models: Path) -> list[Run]:
+    """The runs under a folder, the one that wrote a checkpoint last at the end; those without one come first."""
+    found = [Run(path.parent) for path in models.glob("*/config.json") if not left_by_system(path.parent.name)]
+    return sorted(found, key=lambda run: max((c.written for c in run.checkpoints()[-1:]), default=0.0))
+
+
 def find_run(model: str | None, models: Path) -> Run:
-    """A run by directory or by name under `models`; for None, the one that wrote a checkpoint last.
+    """A run, or a checkpoint, by directory or by name under `models`; for None, the run that wrote a checkpoint last.
 
     Raises:
         ModelError: there is none.
@@ -381,10 +351,10 @@ def find_run(model: str | None, models: Path) -> Run:
             if (path / "config.json").is_file():
                 return Run(path)
         raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/")
-    runs = [run for path in models.glob("*/config.json") if (run := Run(path.parent)).checkpoints()]
-    if not runs:
+    trained = [run for run in runs(models) if run.checkpoints()]
+    if not trained:
         raise ModelError(f"no trained model under {models}/ yet; train one with: charlm train TEXT")
-    return max(runs, key=lambda run: run.checkpoints()[-1].path.stat().st_mtime_ns)
+    return trained[-1]
 
 
 def to_arrays(variables: Mapping[str, Any]) -> Arrays:

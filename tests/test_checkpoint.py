@@ -1,6 +1,7 @@
 """Checkpoints on a real disk: damaged, killed while written, foreign, and as they should be."""
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -8,11 +9,14 @@ import os
 import pickle
 import re
 import resource
+import shutil
+import stat
 import struct
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from charlm.checkpoint import Run, assign, find_run, to_arrays, write_json
+from charlm.checkpoint import Run, assign, find_run, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError
+from charlm.files import write_json, write_manifest
 from charlm.tokenizers import TOKENIZERS
 
 TOKENIZER = TOKENIZERS["char"].train(lambda: iter(["What is so, is so.\n"]), 0)
@@ -255,6 +260,128 @@ def test_a_save_after_damage_is_kept(run):
     assert run.last().step == 10
     assert save(run, 11, best=10).path.is_dir()
     assert run.last().step == 11
+
+
+# ---- what systems leave, and what people do with folders
+
+LEFT = [".DS_Store", "._weights.safetensors", "Thumbs.db", "desktop.ini", ".nfs000000000123", "Icon\r", ".directory"]
+LEFT += [
+    "config.json~",
+    "~$config.json",
+    "weights.safetensors:Zone.Identifier",
+    ".fuse_hidden0001",
+    ".~lock.config.json#",
+]
+
+
+def test_files_that_systems_leave_do_not_damage_a_checkpoint(run, caplog):
+    for name in LEFT:
+        for place in (run.last().path, run.path / "checkpoints", run.path, run.path.parent):
+            (place / name).write_bytes(b"\0Mac OS X")
+    (run.last().path / "@eaDir").mkdir()
+    assert steps(run) == [10, 20, 30]
+    assert find_run(None, run.path.parent).last().step == 30
+    assert not caplog.records
+    run.record_again({**RECORD, "corpus": {"paths": ["a.txt"]}})
+    published = save(run, 40).publish(run.path.parent / "published")
+    assert not {file.name for file in published.path.iterdir()} & {*LEFT}
+    (run.last().path / "model.pkl").touch()
+    assert refused(run.checkpoints()[-1])
+
+
+def test_a_file_manager_that_looks_into_a_checkpoint_while_it_is_written_does_not_damage_it(run, monkeypatch):
+    def looked_at(folder, **facts):
+        (folder / ".DS_Store").touch()
+        write_manifest(folder, **facts)
+
+    monkeypatch.setattr("charlm.checkpoint.write_manifest", looked_at)
+    place = save(run, 40).path
+    (place / ".DS_Store").write_bytes(b"looked at again")
+    assert run.last().step == 40
+
+
+@pytest.mark.parametrize("name", ["step-00000040 copy", "step-00000040 (1)", "step-00000040.zip", "._step-00000040"])
+def test_a_copy_beside_the_checkpoints_is_none(run, name):
+    shutil.copytree(run.last().path, run.path / "checkpoints" / name)
+    (run.path / "checkpoints" / "step-00000050").touch()  # what a sync folder leaves of one that is elsewhere
+    assert steps(run) == [10, 20, 30]
+
+
+def test_open_files_on_a_network_disk_do_not_end_a_run(run, monkeypatch):
+    """NFS keeps a removed file that somebody has open as `.nfs…`, and its folder with it."""
+    real = os.rmdir
+
+    def rmdir(path, *arguments, **options):
+        if "step-" in str(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    for step in (40, 40, 50, 60):
+        save(run, step, best=20)
+    assert steps(run) == [20, 40, 50, 60]
+
+
+@pytest.mark.parametrize("call", ["fsync of a folder", "lock"])
+def test_a_disk_that_lacks_a_feature_of_local_ones_is_good_enough(run, monkeypatch, caplog, call):
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    if call == "lock":
+        monkeypatch.setattr(fcntl, "flock", unsupported)
+        with run.locked():
+            pass
+        assert "cannot be locked here" in caplog.text
+    else:
+        real = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda f: unsupported() if stat.S_ISDIR(os.fstat(f).st_mode) else real(f))
+        save(run, 40)
+        assert run.last().step == 40
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "progress.json"])
+def test_converted_line_ends_are_named_with_the_way_out(whole, name):
+    with kept(whole.path / name) as (content,):
+        (whole.path / name).write_bytes(content.replace(b"\n", b"\r\n"))
+        with pytest.raises(ModelError, match=rf"{name} were turned into CRLF; .*git clone -c core\.autocrlf=false"):
+            whole.verify()
+
+
+def test_a_clone_with_windows_line_ends_loads_the_shipped_model(tmp_path):
+    root = Path(__file__).parent.parent
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    git("init", "there")
+    shutil.copytree(root / "models" / "pydocs-small", tmp_path / "there" / "models" / "pydocs-small")
+    shutil.copy(root / "Makefile", tmp_path / "there")
+    shutil.copy(root / ".gitattributes", tmp_path / "there")
+    git("-C", "there", "add", ".")
+    git("-C", "there", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-m", "all")
+    git("clone", "-c", "core.autocrlf=true", "there", "here")
+    assert b"\r" not in (tmp_path / "here" / "Makefile").read_bytes()
+    find_run(None, tmp_path / "here" / "models").pick("best").verify()
+
+
+def test_a_checkpoint_that_was_copied_out_alone_is_a_model(run, tmp_path):
+    for which, place in (("last", tmp_path / "mailed"), ("10", tmp_path / "models" / "moved")):
+        shutil.copytree(run.pick(which).path, place)
+        found = find_run(str(place), tmp_path / "nowhere")
+        assert found.pick("best").progress()["step"] == found.last().step == found.checkpoints()[0].step
+        assert (found.name, found.last().run_name) == (place.name, place.name)
+    assert find_run(str(run.last().path), tmp_path).last() == run.last()
+
+
+def test_a_run_may_be_renamed_linked_and_called_a_dot(run, monkeypatch):
+    renamed = run.path.rename(run.path.with_name("renamed"))
+    (run.path.parent / "link").symlink_to("renamed")
+    assert find_run("link", run.path.parent).last().step == 30
+    monkeypatch.chdir(renamed)
+    assert find_run(".", Path("models")).name == "renamed"
+    assert find_run(".", Path("models")).last().run_name == "renamed"
 
 
 # ---- which one
@@ -498,20 +625,43 @@ def test_arrays_of_another_model_are_refused():
 # ---- runs
 
 
-def test_a_run_is_found_by_path_by_name_or_as_the_one_that_wrote_last(run):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a second whenever it is asked."""
+    ticks = itertools.count(2**31)
+    monkeypatch.setattr("charlm.checkpoint.time", SimpleNamespace(time=lambda: next(ticks)))
+
+
+def test_a_run_is_found_by_path_by_name_or_as_the_one_that_wrote_last(run, clock):
     models = run.path.parent
     made(models / "two", 5)
     made(models / "three")  # has nothing to load yet
     (models / "notes").mkdir()
-    for name, age in (("one", 100), ("two", 200)):
-        for checkpoint in Run(models / name).checkpoints():
-            os.utime(checkpoint.path, (10**9 - age, 10**9 - age))
+    save(run, 40)
     assert find_run(str(models / "two"), Path("elsewhere")).path == models / "two"
     assert find_run("two", models).path == models / "two"
     assert find_run("three", models).name == "three"
     assert find_run(None, models).name == "one"
     save(Run(models / "two"), 6)
     assert find_run(None, models).name == "two"
+
+
+def test_the_newest_run_stays_the_newest_when_the_models_are_copied(run, clock, tmp_path):
+    made(run.path.parent / "two", 5)
+    save(run, 40)
+    shutil.copytree(run.path.parent, tmp_path / "copies", copy_function=shutil.copyfile)
+    for name, age in (("one", 100), ("two", 50)):
+        for folder in (tmp_path / "copies" / name).rglob("step-*"):
+            os.utime(folder, (10**9 - age, 10**9 - age))
+    assert find_run(None, tmp_path / "copies").name == "one"
+
+
+def test_a_run_of_before_manifests_had_a_time_has_that_of_its_folder(run):
+    checkpoint = run.last()
+    seal(checkpoint)
+    os.utime(checkpoint.path, (7, 7))
+    assert checkpoint.written == 7
+    checkpoint.verify()
 
 
 @pytest.mark.parametrize("name", ["missing", "folder", None])

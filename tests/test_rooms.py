@@ -11,7 +11,7 @@ import charlm
 
 FLOORS = [
     {"errors"},
-    {"config", "corpora", "pace", "reading", "runtime", "score"},
+    {"config", "corpora", "files", "pace", "reading", "runtime", "score"},
     {"sources", "tokenizers", "streams", "cells", "events"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
@@ -26,8 +26,20 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = Path(charlm.__file__).parent
 # What `charlm --help`, and preparing a corpus, must not wait for.
-LIGHT = ["errors", "config", "reading", "sources", "corpus", "corpora", "tokenizers", "streams", "idcache", "dataset"]
-LIGHT += ["checkpoint", "session", "cli"]
+LIGHT = [
+    "errors",
+    "config",
+    "files",
+    "reading",
+    "sources",
+    "corpus",
+    "corpora",
+    "tokenizers",
+    "streams",
+    "idcache",
+    "dataset",
+]
+LIGHT += ["files", "checkpoint", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm.checkpoint import Run, read_json
+from charlm.checkpoint import Run
 from charlm.errors import CharlmError, DataError, DivergedError, UsageError
 from charlm.events import Evaluated, Finished, Sampled, Saved, Started, Stepped
+from charlm.files import read_json
 from charlm.session import Request, open_session
 from charlm.training import Training
 

@@ -1,0 +1,155 @@
+"""Files on disk: JSON and manifests, written and read back; the files that systems leave among ours."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import ModelError
+
+LARGEST_JSON = 1 << 26
+MANIFEST = "MANIFEST.json"
+# What file managers, network and sync folders leave among a person's files, besides hidden names.
+_LEFT_BY_SYSTEMS = re.compile(
+    r"Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information|lost\+found"
+    r"|@eaDir|@Recycle|#recycle|.*:Zone\.Identifier|~\$.*|.*~|nohup\.out",
+    re.IGNORECASE | re.DOTALL,
+)
+# What a file system without a feature answers; local ones have it.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
+
+
+def left_by_system(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or a system's own: neither a person's nor charlm's."""
+    return name.startswith(".") or _LEFT_BY_SYSTEMS.fullmatch(name) is not None
+
+
+def to_json(value: object, indent: int | None = None) -> bytes:
+    """A line of JSON, or with an indent several, as UTF-8."""
+    try:
+        return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        return (json.dumps(value, indent=indent) + "\n").encode()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON readable by people, synced to disk."""
+    write_synced(path, to_json(value, indent=2))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: the file is missing, too large, or holds no JSON object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ModelError(f"{path}: is damaged: larger than any such file that charlm writes")
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is missing, damaged, or not charlm's: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: is damaged: holds no JSON object")
+    return value
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and syncs it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Syncs the names in a folder to disk, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder from under its name, and what can be of its files; a network may keep open ones for a while."""
+    gone = path.with_name(f".{path.name}.{os.getpid()}.gone")
+    with suppress(OSError):
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+# ---- a folder's manifest: the size and SHA-256 of every file in it, and a digest of itself
+
+
+def write_manifest(folder: Path, **facts: object) -> None:
+    """Writes the manifest of what is in a folder, and of facts besides."""
+    files = sorted(file for file in folder.iterdir() if not left_by_system(file.name))
+    manifest = {"files": {file.name: _entry(file) for file in files}, **facts}
+    write_json(folder / MANIFEST, {**manifest, "digest": _own_digest(manifest)})
+
+
+def verify_manifest(folder: Path) -> dict[str, Any]:
+    """Compares every file in a folder with its manifest, but those that systems leave.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ModelError: a file is missing, added, or differs in size or content.
+    """
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    files, data = manifest.get("files"), path.read_bytes()
+    if b"\r\n" in data:
+        raise ModelError(_line_ends(path))
+    as_written = data == to_json(manifest, indent=2)
+    own = {key: value for key, value in manifest.items() if key != "digest"}
+    if not as_written or not isinstance(files, dict) or manifest.get("digest") != _own_digest(own):
+        raise ModelError(f"{folder}: is damaged: {MANIFEST} does not match its own digest")
+    present = {file.name for file in folder.iterdir() if not left_by_system(file.name)} - {MANIFEST}
+    if present != files.keys():
+        differ = ", ".join(sorted(present ^ files.keys()))
+        raise ModelError(f"{folder}: is damaged: missing or added: {differ}")
+    for name, entry in files.items():
+        try:
+            if entry != _entry(folder / name):
+                raise ModelError(_changed(folder / name))
+        except OSError as error:
+            raise ModelError(f"{folder}: is damaged: {name} cannot be read: {error.strerror}") from None
+    return manifest
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    # The first manifests had no facts besides, and a digest of the files alone.
+    covered = manifest["files"] if manifest.keys() == {"files"} else manifest
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+def _changed(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4096) if path.suffix == ".json" else b""
+    if b"\r\n" in head:
+        return _line_ends(path)
+    return f"{path.parent}: is damaged: {path.name} has changed since it was written"
+
+
+def _line_ends(path: Path) -> str:
+    way_out = "copy it again as binary files; with git: git clone -c core.autocrlf=false"
+    return f"{path.parent}: is damaged: the line ends of {path.name} were turned into CRLF; {way_out}"
