@@ -62,7 +62,7 @@ class LanguageModel:
         Raises:
             UsageError: a setting is unknown or out of range.
         """
-        config = SampleConfig.from_dict({**_values(self.config.sample), **settings}, "generate")
+        config = SampleConfig.from_dict({**_values(self.config.sample), **settings})
         texts = [piece.text for piece in self.stream(prompt, config) if isinstance(piece, Sample)]
         return texts if "samples" in settings else texts[0]
 

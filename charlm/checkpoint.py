@@ -34,7 +34,7 @@ import safetensors
 import safetensors.numpy
 
 from charlm.config import Config
-from charlm.errors import CharlmError, ModelError, UsageError
+from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import (
     MANIFEST,
     UNSUPPORTED,
@@ -307,7 +307,7 @@ class Run:
             raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
         last = self.last()
         if last is None:
-            raise ModelError(f"{self.path}: has no checkpoint yet; train it further with --resume")
+            raise ModelError(f"{self.path}: has no checkpoint yet; train it further with {named('resume', True)}")
         if which == "last":
             return last
         progress = last.progress()

@@ -1,100 +1,53 @@
-"""What a run is made of: frozen dataclasses, presets, TOML in, strict JSON in and out."""
+"""What a run is made of: its settings, presets, and how they are laid over one another."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
+from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting
 
+CELL_NAMES = ("lstm", "gru", "rnn")
+TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
+OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SAMPLE_PRECISIONS = ("float32", "bfloat16")
+LENGTHS = ("epochs", "steps", "minutes")
+BY_PRESET = "by preset"
 
-def _check(name: str, value: object, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} must be {wanted}, not {value!r}")
-
-
-def _typed(value: object, kind: Any) -> Any:
-    """`value` as the annotated type `kind`; TypeError if it is of another. An int is a float, a bool is no int."""
-    options = typing.get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return None if value is None else _typed(value, options[0])
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or (options[-1] is not Ellipsis and len(value) != len(options)):
-            raise TypeError
-        return tuple(_typed(v, options[0]) for v in value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise TypeError
-    return value
-
-
-def _wanted(kind: Any) -> str:
-    return str(kind).replace("<class '", "").replace("'>", "").replace(" | None", "")
-
-
-class Strict:
-    """JSON in and out for a dataclass, strictly: unknown and ill-typed keys are errors that name the key."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Builds one from plain values.
-
-        Raises:
-            UsageError: a key is unknown, of the wrong type, or out of range; the message names it and `where`.
-        """
-        if not isinstance(values, Mapping):
-            raise UsageError(f"{where}: expected a table of settings, not {values!r}")
-        hints = typing.get_type_hints(cls)
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in hints:
-                raise UsageError(f"{where}: unknown key '{key}' (known: {', '.join(sorted(hints))})")
-            kind = hints[key]
-            try:
-                found[key] = (
-                    kind.from_dict(value, f"{where}.{key}")
-                    if isinstance(kind, type) and issubclass(kind, Strict)
-                    else _typed(value, kind)
-                )
-            except (TypeError, OverflowError):
-                raise UsageError(f"{where}: '{key}' must be of type {_wanted(kind)}, not {value!r}") from None
-        try:
-            return cls(**found)
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+FRACTION = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARES = Allowed(
+    "three fractions of 0 or more that sum to 1, the first above 0",
+    lambda split: all(f >= 0 for f in split) and split[0] > 0 and math.isclose(sum(split), 1, abs_tol=1e-6),
+)
+# What float32 logits can be divided by.
+WARM = Allowed("0, or from 0.001 to 1000", lambda value: value == 0 or 1e-3 <= value <= 1e3)
+TEXTS = Allowed("texts that are not empty", all)
 
 
 @dataclass(frozen=True)
 class ModelConfig(Strict):
     """The network. `vocabulary` is the tokenizer's; it is set when the tokenizer is known."""
 
-    cell: str = "lstm"
-    layers: int = 1
-    units: int = 256
-    embedding: int | None = None  # features; the units if None
-    dropout: float = 0.0
-    tie: bool = False  # the projection is the embedding transposed
+    TABLE = "model"
+
+    cell: str = setting("lstm", one_of(*CELL_NAMES), "Recurrent cell")
+    layers: int = setting(1, at_least(1), "Recurrent layers", BY_PRESET)
+    units: int = setting(256, at_least(1), "Units in each layer", BY_PRESET)
+    embedding: int | None = setting(None, at_least(1), "Width of the embedding", "by preset, else the units")
+    dropout: float = setting(0.0, FRACTION, "Dropout on inputs, between layers and before the projection", BY_PRESET)
+    tie: bool = setting(False, None, "Tie the projection to the embedding", "")
     vocabulary: int = 0
 
     def __post_init__(self) -> None:
-        _check("cell", self.cell, self.cell in CELL_NAMES, f"one of {', '.join(CELL_NAMES)}")
-        _check("layers", self.layers, self.layers >= 1, "at least 1")
-        _check("units", self.units, self.units >= 1, "at least 1")
-        _check("embedding", self.embedding, self.embedding is None or self.embedding >= 1, "at least 1")
-        _check("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1")
-        _check("embedding", self.embedding, not self.tie or self.features == self.units, "the units when tie is on")
+        super().__post_init__()
+        self._check(
+            "embedding", not self.tie or self.features == self.units, f"the units when {named('model.tie')} is on"
+        )
 
     @property
     def features(self) -> int:
@@ -106,62 +59,55 @@ class ModelConfig(Strict):
 class DataConfig(Strict):
     """How text is read, split and tokenized."""
 
-    tokenizer: str = "char"
-    vocabulary: int = 1000  # pieces, for sentencepiece
-    encoding: str = "utf-8"
-    errors: str = "strict"
-    newlines: str = "keep"
-    split: tuple[float, float, float] = (0.9, 0.1, 0.0)
+    TABLE = "data"
 
-    def __post_init__(self) -> None:
-        _check("tokenizer", self.tokenizer, self.tokenizer in TOKENIZER_NAMES, f"one of {', '.join(TOKENIZER_NAMES)}")
-        _check("vocabulary", self.vocabulary, self.vocabulary >= 1, "at least 1")
-        _check("errors", self.errors, self.errors in ("strict", "replace"), "strict or replace")
-        _check("newlines", self.newlines, self.newlines in ("keep", "normalise"), "keep or normalise")
-        fits = all(f >= 0 for f in self.split) and self.split[0] > 0 and math.isclose(sum(self.split), 1, abs_tol=1e-6)
-        _check("split", self.split, fits, "three fractions of 0 or more that sum to 1, the first above 0")
+    tokenizer: str = setting("char", one_of(*TOKENIZER_NAMES), "What a symbol is")
+    vocabulary: int = setting(1000, at_least(1), "Pieces, for sentencepiece")
+    encoding: str = setting("utf-8", None, "Text encoding of the corpus")
+    errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse or replace")
+    newlines: str = setting("keep", one_of("keep", "normalise"), "CRLF and CR: keep, or turn into LF")
+    split: tuple[float, float, float] = setting(
+        (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test", "0.9 0.1 0"
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig(Strict):
     """How the network is trained. One of epochs, steps and minutes says for how long."""
 
-    bptt: int = 64  # k2, symbols in a window
-    stride: int | None = None  # k1, symbols between updates; the window if None
-    lanes: int = 32
-    epochs: int | None = None
-    steps: int | None = None
-    minutes: float | None = None  # of the whole command
-    learning_rate: float = 2e-3
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    warmup: int = 50  # steps; at most a tenth of them
-    floor: float = 0.02  # where the cosine ends, as a share of the learning rate
-    clip: float = 1.0  # global norm of the gradient of nats per symbol
-    evaluate_every: int | None = None  # steps; about eight times a run if None
-    save_every: int | None = None  # steps; with every evaluation if None
-    patience: int | None = None  # evaluations without a better score before it stops
-    precision: str = "auto"
-    seed: int = 1
+    TABLE = "train"
+
+    bptt: int = setting(64, at_least(1), "Window: symbols that a gradient passes through (k2)", BY_PRESET)
+    stride: int | None = setting(None, at_least(1), "Symbols between two updates (k1)", "the window")
+    lanes: int = setting(32, at_least(1), "Parallel lanes that the text is cut into", BY_PRESET)
+    epochs: int | None = setting(None, at_least(1), "Train for so many passes over the text", "")
+    steps: int | None = setting(None, at_least(1), "Train for so many updates", "")
+    minutes: float | None = setting(
+        None,
+        ABOVE_0,
+        "Train for so long, start-up and evaluation included",
+        "by preset, unless epochs or steps are given",
+    )
+    learning_rate: float = setting(
+        2e-3, ABOVE_0, "Highest learning rate; warm-up before it, cosine after it", BY_PRESET
+    )
+    optimizer: str = setting("adamw", one_of(*OPTIMIZER_NAMES), "Optimizer")
+    weight_decay: float = setting(0.0, at_least(0), "Decoupled weight decay of the recurrent layers' kernels", "0")
+    warmup: int = setting(50, at_least(0), "Steps of linear warm-up, at most a tenth of all")
+    floor: float = setting(0.02, between(0, 1), "Where the cosine ends, as a share of the learning rate")
+    clip: float = setting(1.0, ABOVE_0, "Largest global norm of the gradient of nats per symbol", "1")
+    evaluate_every: int | None = setting(None, at_least(1), "Steps between validations", "an eighth of the run")
+    save_every: int | None = setting(None, at_least(1), "Steps between checkpoints", "with every validation")
+    patience: int | None = setting(None, at_least(1), "Stop after so many validations without a better score", "never")
+    precision: str = setting("auto", one_of(*PRECISIONS), "Operands of matrix products", "auto: as the hardware does")
+    seed: int = setting(1, SEEDS, "Seed of weights, dropout and lane offsets")
 
     def __post_init__(self) -> None:
-        _check("bptt", self.bptt, self.bptt >= 1, "at least 1")
-        _check("stride", self.stride, 1 <= self.k1 <= self.bptt, f"from 1 to the window's {self.bptt} symbols (--bptt)")
-        _check("lanes", self.lanes, self.lanes >= 1, "at least 1")
-        for name in ("epochs", "steps", "evaluate_every", "save_every", "patience"):
-            value = getattr(self, name)
-            _check(name, value, value is None or value >= 1, "at least 1")
-        given = [name for name in LENGTHS if getattr(self, name) is not None]
-        _check("length", " and ".join(given), len(given) <= 1, "one of epochs, steps and minutes")
-        _check("minutes", self.minutes, self.minutes is None or 0 < self.minutes < math.inf, "above 0")
-        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
-        _check("optimizer", self.optimizer, self.optimizer in OPTIMIZER_NAMES, f"one of {', '.join(OPTIMIZER_NAMES)}")
-        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0")
-        _check("warmup", self.warmup, self.warmup >= 0, "at least 0")
-        _check("floor", self.floor, 0 <= self.floor <= 1, "from 0 to 1")
-        _check("clip", self.clip, 0 < self.clip < math.inf, "above 0")
-        _check("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        _check("seed", self.seed, 0 <= self.seed < 2**31, "from 0 to 2147483647")
+        super().__post_init__()
+        self._check("stride", self.k1 <= self.bptt, f"at most the window's {self.bptt} symbols ({named('train.bptt')})")
+        given = [named(f"train.{name}") for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other: give one of {', '.join(LENGTHS)}")
 
     @property
     def k1(self) -> int:
@@ -173,37 +119,29 @@ class TrainConfig(Strict):
 class SampleConfig(Strict):
     """How text is drawn from a model."""
 
-    length: int = 500  # symbols
-    samples: int = 1
-    temperature: float = 0.8  # 0 is greedy
-    top_k: int = 0  # 0 is off
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None  # a random one, reported, if None
-    precision: str = "float32"  # of products' operands
+    TABLE = "sample"
 
-    def __post_init__(self) -> None:
-        _check("length", self.length, self.length >= 0, "at least 0")
-        _check("samples", self.samples, self.samples >= 1, "at least 1")
-        warm = self.temperature == 0 or 1e-3 <= self.temperature <= 1e3  # what float32 logits can be divided by
-        _check("temperature", self.temperature, warm, "0, or from 0.001 to 1000")
-        _check("top_k", self.top_k, 0 <= self.top_k < 2**31, "from 0 to 2147483647")
-        _check("top_p", self.top_p, 1e-6 <= self.top_p <= 1, "from 0.000001 to 1")
-        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
-        _check("repetition_penalty", self.repetition_penalty, 1 <= self.repetition_penalty <= 1e6, "from 1 to 1000000")
-        _check("stop", self.stop, all(self.stop), "texts that are not empty")
-        _check("seed", self.seed, self.seed is None or 0 <= self.seed < 2**31, "from 0 to 2147483647")
-        _check("precision", self.precision, self.precision in SAMPLE_PRECISIONS, "float32 or bfloat16")
-
-
-CELL_NAMES = ("lstm", "gru", "rnn")
-TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
-OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-SAMPLE_PRECISIONS = ("float32", "bfloat16")
-LENGTHS = ("epochs", "steps", "minutes")
+    length: int = setting(500, at_least(0), "Symbols to generate")
+    samples: int = setting(1, at_least(1), "Texts to generate side by side")
+    temperature: float = setting(0.8, WARM, "Below 1 safer, above 1 wilder, 0 always the likeliest")
+    top_k: int = setting(0, SEEDS, "Draw from the K likeliest symbols", "0: all")
+    top_p: float = setting(
+        1.0, between(1e-6, 1), "Draw from the fewest likeliest symbols that reach this probability", "1: all"
+    )
+    min_p: float = setting(
+        0.0, between(0, 1), "Draw from symbols at least so probable relative to the likeliest", "0: all"
+    )
+    repetition_penalty: float = setting(
+        1.0, between(1, 1e6), "Divide by this the probability of the last 64 symbols", "1: off"
+    )
+    stop: tuple[str, ...] = setting((), TEXTS, "Stop before this text; there may be several", "")
+    seed: int | None = setting(None, SEEDS, "The same seed gives the same text", "random")
+    precision: str = setting(
+        "float32",
+        one_of(*SAMPLE_PRECISIONS),
+        "Operands of matrix products",
+        "float32; bfloat16 writes many samples faster",
+    )
 
 
 @dataclass(frozen=True)
@@ -314,4 +252,4 @@ def resolve(*layers: Tables) -> Config:
     Raises:
         UsageError: a value is out of range.
     """
-    return Config.from_dict(overlay(*layers), "settings")
+    return Config.from_dict(overlay(*layers))

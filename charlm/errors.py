@@ -1,4 +1,18 @@
-"""The exceptions a user can meet, each with the exit code the command line returns for it."""
+"""The exceptions a user can meet, each with the exit code the command line returns for it, and how they name settings.
+
+A message names a setting as whoever reads it would set it: `named("train.lanes")` is `--lanes` or `CHARLM_TRAIN_LANES`
+on the command line, `[train] lanes in run.toml` for a file, and `lanes` from Python or over HTTP. The outermost layer
+says how, by `spelled`; the rooms below only name the setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+
+Spelling = Callable[[str, object], str]
 
 
 class CharlmError(Exception):
@@ -35,3 +49,39 @@ class Interrupted(CharlmError):
     """Stopped by SIGINT or SIGTERM, after saving."""
 
     exit_code = 130
+
+
+def in_python(setting: str, value: object = None) -> str:
+    """A setting as a keyword argument."""
+    key = setting.rpartition(".")[2]
+    return key if value is None else f"{key}={value!r}"
+
+
+_spelling: contextvars.ContextVar[Spelling] = contextvars.ContextVar("spelling", default=in_python)
+
+
+def named(setting: str, value: object = None) -> str:
+    """A setting as the reader of a message would set it.
+
+    Args:
+        setting: `table.key` as in a configuration, or the bare name of something that no table has, such as `name`.
+        value: what a message advises to set it to; True for a switch.
+    """
+    return _spelling.get()(setting, value)
+
+
+@contextlib.contextmanager
+def spelled(spelling: Spelling) -> Iterator[None]:
+    """Inside, `named` spells settings so."""
+    token = _spelling.set(spelling)
+    try:
+        yield
+    finally:
+        _spelling.reset(token)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not known: the nearest known one, or all of them if none is near."""
+    words = list(known)
+    near = difflib.get_close_matches(word.lower().replace("-", "_"), words, 1)
+    return f"; did you mean {near[0]}?" if near else f" (known: {', '.join(words)})"

@@ -14,7 +14,7 @@ from typing import IO
 
 import zstandard
 
-from charlm.errors import DataError, UsageError
+from charlm.errors import DataError, UsageError, named
 
 PIECE_BYTES = 1 << 20
 HEAD_BYTES = 8192
@@ -49,14 +49,14 @@ class Reading:
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, ValueError):
             raise UsageError(
-                f"--encoding {self.encoding}: unknown text encoding; try utf-8, utf-16 or cp1252"
+                f"{named('data.encoding')} {self.encoding}: unknown text encoding; try utf-8, utf-16 or cp1252"
             ) from None
         for option, value, known in (
             ("errors", self.errors, ("strict", "replace", "surrogateescape")),
             ("newlines", self.newlines, ("keep", "normalise")),
         ):
             if value not in known:
-                raise UsageError(f"--{option} {value}: use one of {', '.join(known)}")
+                raise UsageError(f"{named(f'data.{option}')} {value}: use one of {', '.join(known)}")
 
     @property
     def takes_any_bytes(self) -> bool:
@@ -133,7 +133,9 @@ def _refuse_binary(head: bytes, name: Path, reading: Reading) -> None:
 
 
 def _undecodable(error: UnicodeError, name: Path, end: int, encoding: str) -> DataError:
-    ways_out = "set --encoding, or use --errors replace or --tokenizer byte"
+    ways_out = (
+        f"set {named('data.encoding')}, or use {named('data.errors', 'replace')} or {named('data.tokenizer', 'byte')}"
+    )
     if not isinstance(error, UnicodeDecodeError):
         return DataError(f"{name}: not {encoding} ({error}); {ways_out}")
     # What the decoder was looking at ends where the bytes it was given end, and may begin in an earlier block.

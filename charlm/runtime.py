@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
 
 FEWEST_LANES_IN_A_GROUP = 8
 
@@ -132,7 +132,7 @@ def choose_precision(wanted: str) -> str:
         UsageError: float16 where there is no GPU.
     """
     if wanted == "float16" and not on_gpu():
-        raise UsageError("--precision float16 needs a GPU; float32 and bfloat16 run on a processor")
+        raise UsageError(f"{named('train.precision')} float16 needs a GPU; float32 and bfloat16 run on a processor")
     if wanted != "auto":
         return wanted
     return "bfloat16" if on_gpu() or native_bfloat16() else "float32"

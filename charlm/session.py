@@ -17,7 +17,7 @@ from charlm.checkpoint import Checkpoint, Run
 from charlm.config import PRESETS, Config, Tables, choose_preset, resolve
 from charlm.corpus import Corpus
 from charlm.dataset import Data, Progress, prepare, read
-from charlm.errors import UsageError
+from charlm.errors import UsageError, named
 from charlm.runtime import cores, gpu_present, lane_groups
 from charlm.streams import Lanes
 
@@ -70,7 +70,7 @@ def open_session(
     if existing is not None:
         return _resumed(existing, request, reading, encoding)
     if not request.paths:
-        raise UsageError("train needs a CORPUS: files, folders, globs, or - for standard input")
+        raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
     paths = list(request.paths)
     corpus = read(paths, resolve(request.settings).data, reading(paths))
     preset, choice = request.preset, f"preset {request.preset}"
@@ -93,13 +93,15 @@ def _lanes(data: Data, config: Config) -> Lanes:
 
 def _existing(request: Request) -> Run | None:
     if request.name is not None and not re.fullmatch(r"[\w.-]+", request.name):
-        raise UsageError(f"--name {request.name}: use letters, digits, '.', '_' and '-'")
+        raise UsageError(f"{named('name')} {request.name}: use letters, digits, '.', '_' and '-'")
     if not request.resume:
         if request.name and (request.models / request.name).exists():
-            raise UsageError(f"{request.models / request.name} exists: add --resume to go on, or choose another --name")
+            raise UsageError(
+                f"{request.models / request.name} exists: add {named('resume', True)} to go on, or choose another {named('name')}"
+            )
         return None
     if request.name is None:
-        raise UsageError("--resume needs the --name of the run to go on with")
+        raise UsageError(f"{named('resume', True)} needs the {named('name')} of the run to go on with")
     run = Run(request.models / request.name)
     if not (run.path / "config.json").is_file():
         raise UsageError(f"{run.path}: there is no such run to resume")

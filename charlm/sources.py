@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from charlm.errors import DataError, UsageError
+from charlm.errors import DataError, UsageError, named
 from charlm.reading import Reading, looks_like_text, unreadable
 
 STDIN = Path("-")
@@ -59,7 +59,7 @@ def _resolve(path: str, reading: Reading) -> list[Path]:
     files = [file for file in _below(path) if looks_like_text(file, reading)]
     if not files:
         raise DataError(
-            f"{path}: no text files in this folder; name the files, or use --encoding if they are not UTF-8"
+            f"{path}: no text files in this folder; name the files, or use {named('data.encoding')} if they are not UTF-8"
         )
     return files
 

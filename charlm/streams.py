@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from charlm.errors import DataError
+from charlm.errors import DataError, named
 
 Ids = npt.NDArray[Any]
 
@@ -69,8 +69,8 @@ class Lanes:
         if self.length < k2:
             most = (len(ids) - k1) // k2
             widest = len(ids) // (lanes + 1)
-            fits = [f"--lanes {most}"] if most >= 1 else []
-            fits += [f"--bptt {widest}"] if widest >= 1 else []
+            fits = [named("train.lanes", most)] if most >= 1 else []
+            fits += [named("train.bptt", widest)] if widest >= 1 else []
             remedy = " or ".join(fits) + " fits" if fits else "use a longer text"
             raise DataError(
                 f"{len(ids)} symbols of training text are too few for {lanes} lanes of a {k2}-symbol window: {remedy}"

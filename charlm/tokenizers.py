@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
-from charlm.errors import DataError, ModelError, UsageError
+from charlm.errors import DataError, ModelError, UsageError, named
 from charlm.reading import text_bytes
 
 Ids = npt.NDArray[Any]
@@ -286,7 +286,7 @@ class SentencePieceTokenizer(Tokenizer):
             DataError: a text of nothing but white space.
         """
         if vocabulary < 1:
-            raise UsageError(f"--vocabulary {vocabulary}: must be positive; use 300 or more")
+            raise UsageError(f"{named('data.vocabulary')} {vocabulary}: must be positive; use 300 or more")
         share = cls.TRAINING_CHARS / max(1, sum(map(len, pieces())))
         model = io.BytesIO()
         try:
@@ -296,10 +296,10 @@ class SentencePieceTokenizer(Tokenizer):
         except RuntimeError as error:
             too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
             if too_small:
-                problem = f"--vocabulary {vocabulary}: too small for this text"
+                problem = f"{named('data.vocabulary')} {vocabulary}: too small for this text"
                 raise UsageError(f"{problem}; use {too_small[1]} or more") from None
             problem = f"sentencepiece finds nothing to learn in this text ({error})"
-            raise DataError(f"{problem}; use --tokenizer char") from None
+            raise DataError(f"{problem}; use {named('data.tokenizer', 'char')}") from None
         return cls(model.getvalue())
 
     def encode(self, text: str) -> Ids:

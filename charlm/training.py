@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from charlm.checkpoint import Arrays, Checkpoint, assign, to_arrays
-from charlm.errors import DivergedError, UsageError
+from charlm.errors import DivergedError, UsageError, named
 from charlm.evaluation import score_ids
 from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped, to_log
 from charlm.generation import Generator, Sample, stream_text
@@ -97,7 +97,7 @@ class Training:
                 _log.warning("%s: %s was %s, now %s; it will not go on bit for bit", self.run.name, what, before, now)
         planned = self._given_steps() or progress["steps"]
         if planned is not None and planned < self.step:
-            raise UsageError(f"--steps {planned}: the run has already made {self.step} updates")
+            raise UsageError(f"{named('train.steps')} {planned}: the run has already made {self.step} updates")
         self.finished = planned == self.step or (progress["finished"] and planned == progress["steps"])
         self.steps, self.every = planned, self.every or progress["every"]
 
@@ -226,7 +226,9 @@ class Training:
         last = self.run.last()
         kept = f"the checkpoint of step {last.step} is whole" if last else "there is no checkpoint yet"
         found = ", ".join(f"{name} {value}" for name, value in values.items())
-        raise DivergedError(f"training diverged at step {step}: {found}; {kept}; try a lower --learning-rate")
+        raise DivergedError(
+            f"training diverged at step {step}: {found}; {kept}; try a lower {named('train.learning_rate')}"
+        )
 
     def _score(self, ids: Ids) -> Score:
         return score_ids(self.evaluator, ids, self.data.tokenizer, "valid")

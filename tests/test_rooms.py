@@ -11,6 +11,7 @@ import charlm
 
 FLOORS = [
     {"errors"},
+    {"settings"},
     {"config", "corpora", "files", "pace", "reading", "runtime", "score"},
     {"sources", "tokenizers", "streams", "cells", "events"},
     {"corpus"},
@@ -28,6 +29,7 @@ PACKAGE = Path(charlm.__file__).parent
 # What `charlm --help`, and preparing a corpus, must not wait for.
 LIGHT = [
     "errors",
+    "settings",
     "config",
     "files",
     "reading",
@@ -39,7 +41,7 @@ LIGHT = [
     "idcache",
     "dataset",
 ]
-LIGHT += ["files", "checkpoint", "session", "cli"]
+LIGHT += ["checkpoint", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -13,7 +13,8 @@ from typing import NoReturn
 import click
 
 from charlm import __version__
-from charlm.errors import CharlmError
+from charlm.cli.options import as_typed
+from charlm.errors import CharlmError, spelled
 
 STARTED = time.monotonic()
 
@@ -71,7 +72,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:2] or "CHARLM_DEBUG" in os.environ
     try:
-        _exit(cli.main(standalone_mode=False) or 0)
+        with spelled(as_typed):
+            _exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         _exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):

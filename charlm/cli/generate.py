@@ -46,7 +46,7 @@ def command(
     """
     from charlm.runtime import start_tensorflow
 
-    asked = SampleConfig.from_dict(settings.get("sample", {}), "generate")
+    asked = SampleConfig.from_dict(settings.get("sample", {}))
     text = _prompt(prompt, prompt_file)
     start_tensorflow(side_by_side=asked.precision == "bfloat16", debug=debug)
     from charlm.api import load

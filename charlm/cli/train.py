@@ -10,9 +10,9 @@ from types import FrameType
 import click
 
 from charlm.cli import STARTED
-from charlm.cli.options import TRAINING, models_option, settings
+from charlm.cli.options import TOML, TRAINING, models_option, settings
 from charlm.config import PRESETS, Config, Tables, overlay, read_toml
-from charlm.errors import Interrupted, UsageError
+from charlm.errors import Interrupted
 
 PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for n, p in PRESETS.items())
 
@@ -89,7 +89,5 @@ def command(
 def _checked(toml: Path) -> Tables:
     tables = read_toml(toml)
     Config.from_dict(tables, str(toml))
-    for table in tables:
-        if not isinstance(tables[table], dict):
-            raise UsageError(f"{toml}: '{table}' must be a table")
+    click.get_current_context().meta[TOML] = (str(toml), tables)
     return tables

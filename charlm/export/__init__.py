@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, named
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -73,7 +73,7 @@ def format_of(name: str) -> ModuleType:
         return importlib.import_module(FORMATS[name].module)
     except ModuleNotFoundError as error:
         extra = f"pip install 'charlm[{name}]'"
-        raise UsageError(f"--format {name}: {error.name} is not installed; {extra}") from None
+        raise UsageError(f"{named('format')} {name}: {error.name} is not installed; {extra}") from None
 
 
 def format_for(destination: Path) -> str:
@@ -85,7 +85,7 @@ def format_for(destination: Path) -> str:
     for name, found in FORMATS.items():
         if destination.suffix == (found.suffix or ""):
             return name
-    raise UsageError(f"{destination}: {destination.suffix} is no format's ending; --format says what to write")
+    raise UsageError(f"{destination}: {destination.suffix} is no format's ending; {named('format')} says what to write")
 
 
 def check_model(config: Config, name: str) -> None:
@@ -114,14 +114,14 @@ def check_destination(destination: Path, name: str, force: bool) -> None:
     """
     suffix, beside = FORMATS[name].suffix, readme(destination, name)
     if suffix and destination.suffix != suffix:
-        raise UsageError(f"{destination}: --format {name} writes a file whose name ends with {suffix}")
+        raise UsageError(f"{destination}: {named('format')} {name} writes a file whose name ends with {suffix}")
     if not destination.parent.is_dir():
         raise UsageError(f"{destination.parent}: no such directory")
     if destination.is_dir() == bool(suffix) and destination.exists():
         kind = "a file" if suffix else "a directory"
-        raise UsageError(f"{destination}: --format {name} writes {kind}, and this is none")
+        raise UsageError(f"{destination}: {named('format')} {name} writes {kind}, and this is none")
     if destination.exists() and not force:
-        raise UsageError(f"{destination}: exists; --force replaces it")
+        raise UsageError(f"{destination}: exists; {named('force', True)} replaces it")
     if not suffix and destination.exists() and any(destination.iterdir()) and not _is_readme(beside):
         raise UsageError(f"{destination}: is not replaced, for it holds something else than an export")
     if suffix and beside.exists() and not (force and _is_readme(beside)):

@@ -1,0 +1,188 @@
+"""How settings are declared and read: once, as a field with its default, its range and its help.
+
+Command-line options, keys of TOML files, keyword arguments and their documentation are made from the declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from charlm.errors import UsageError, did_you_mean, named, spelled
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The values that a setting may have: in words, and as a test. `names` are all of them where they are few."""
+
+    words: str
+    holds: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
+
+
+def at_least(least: float) -> Allowed:
+    return Allowed(f"at least {least:g}", lambda value: least <= value < math.inf)
+
+
+def between(least: float, most: float) -> Allowed:
+    words = (f"{limit:.6f}".rstrip("0").rstrip(".") for limit in (least, most))
+    return Allowed("from {} to {}".format(*words), lambda value: least <= value <= most)
+
+
+def one_of(*names: str) -> Allowed:
+    return Allowed(f"one of {', '.join(names)}", lambda value: value in names, names)
+
+
+ABOVE_0 = Allowed("above 0", lambda value: 0 < value < math.inf)
+SEEDS = between(0, 2**31 - 1)
+
+
+def setting(default: Any, allowed: Allowed | None, help: str, shown: str | None = None) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: its value where nothing sets it.
+        allowed: what it may be besides None; None for anything of its type.
+        help: what it means, a phrase.
+        shown: the default in words, where the value says too little.
+    """
+    words = str(default) if shown is None else shown
+    return field(default=default, metadata={"allowed": allowed, "help": help, "shown": words})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field's declaration."""
+
+    table: str
+    key: str
+    kind: Any  # without None
+    allowed: Allowed | None
+    help: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values there are, if they are few."""
+        return self.allowed.names if self.allowed else ()
+
+
+def in_file(where: str, setting: str, value: object = None) -> str:
+    """A setting as a key of a file."""
+    table, _, key = setting.rpartition(".")
+    return f"{f'[{table}] ' if table else ''}{key}{'' if value is None else f' = {value}'} in {where}"
+
+
+def _without_none(kind: Any) -> Any:
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """`value` as the annotated type `kind`; TypeError if it is of another.
+
+    An int is a float, a bool is no int, one text is a tuple of texts, and NumPy's values are Python's.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    options = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _typed(value, options[0])
+    if typing.get_origin(kind) is tuple:
+        if options == (str, ...) and isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list | tuple) or (options[-1] is not Ellipsis and len(value) != len(options)):
+            raise TypeError
+        return tuple(_typed(v, options[0]) for v in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _wanted(kind: Any) -> str:
+    kind = _without_none(kind)
+    if typing.get_origin(kind) is tuple:
+        return "a text or a list of texts" if kind == tuple[str, ...] else f"{len(typing.get_args(kind))} numbers"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+
+
+class Strict:
+    """A dataclass of settings, or of tables of them: JSON in and out, strictly, with errors that name the setting."""
+
+    TABLE: ClassVar[str] = ""  # that a file has its settings in
+
+    def __post_init__(self) -> None:
+        for one in self.settings():
+            value = getattr(self, one.key)
+            if one.allowed is not None and value is not None:
+                self._check(one.key, one.allowed.holds(value), one.allowed.words)
+
+    def _check(self, key: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            value = getattr(self, key)
+            raise UsageError(f"{named(f'{self.TABLE}.{key}')} must be {wanted}, not {value!r}")
+
+    @classmethod
+    @functools.cache
+    def settings(cls) -> list[Setting]:
+        """What a user may set of it."""
+        hints = typing.get_type_hints(cls)
+        return [
+            Setting(
+                cls.TABLE,
+                one.name,
+                _without_none(hints[one.name]),
+                one.metadata["allowed"],
+                one.metadata["help"] + (f" [{one.metadata['shown']}]." if one.metadata["shown"] else "."),
+            )
+            for one in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if one.metadata
+        ]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str | None = None) -> Self:
+        """Builds one from plain values.
+
+        Args:
+            values: by key; a mapping for a table.
+            where: the file that they stand in, for messages; None if whoever called set them one by one.
+
+        Raises:
+            UsageError: a key is unknown, of the wrong type, or out of range; the message names it.
+        """
+        if where is not None:
+            with spelled(functools.partial(in_file, where)):
+                return cls.from_dict(values)
+        hints, known = typing.get_type_hints(cls), [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            name = named(f"{cls.TABLE}.{key}")
+            if key not in known:
+                raise UsageError(f"{name}: there is no such setting{cls._meant(key, name, known)}")
+            kind = hints[key]
+            if isinstance(kind, type) and issubclass(kind, Strict):
+                if not isinstance(value, Mapping):
+                    raise UsageError(f"{name} must be a table of settings, not {value!r}")
+                found[key] = kind.from_dict(value)
+                continue
+            try:
+                found[key] = _typed(value, kind)
+            except (TypeError, OverflowError):
+                raise UsageError(f"{name} must be {_wanted(kind)}, not {value!r}") from None
+        return cls(**found)
+
+    @staticmethod
+    def _meant(key: str, name: str, known: Sequence[str]) -> str:
+        """What an unknown key may have been meant for: the same key of another table, or one that reads like it."""
+        tables = (cls for cls in Strict.__subclasses__() if any(one.key == key for one in cls.settings()))
+        elsewhere = [named(f"{table.TABLE}.{key}") for table in tables]
+        return f"; did you mean {elsewhere[0]}?" if elsewhere and elsewhere[0] != name else did_you_mean(key, known)
+
+    def to_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
