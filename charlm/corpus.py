@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Self
 
-from charlm.errors import CharlmError, DataError, UsageError
+from charlm.errors import CharlmError, DataError, UsageError, named
 from charlm.reading import Progress, Reading, file_pieces, open_file, text_bytes
 from charlm.sources import STDIN, raw_bytes, resolve
 
@@ -114,6 +114,8 @@ def split_bounds(chars: int, fractions: tuple[float, float, float]) -> dict[str,
     total = sum(fractions)
     if not all(math.isfinite(f) and f >= 0 for f in fractions) or abs(total - 1) > 1e-6 or train <= 0:
         given = " ".join(map(str, fractions))
-        raise UsageError(f"--split {given}: give three fractions that sum to 1, the first above 0, such as 0.9 0.1 0")
+        raise UsageError(
+            f"{named('data.split')} {given}: give three fractions that sum to 1, the first above 0, such as 0.9 0.1 0"
+        )
     first, second = round(chars * (train / total)), round(chars * ((train + valid) / total))
     return {"train": (0, first), "valid": (first, second), "test": (second, chars), "all": (0, chars)}

@@ -80,8 +80,13 @@ def spelled(spelling: Spelling) -> Iterator[None]:
         _spelling.reset(token)
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not known: the known one that it was meant for, if one is near."""
+    near = difflib.get_close_matches(word.lower().replace("-", "_"), known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about a word that is not known: the nearest known one, or all of them if none is near."""
+    """The nearest known word, or all of them if none is near."""
     words = list(known)
-    near = difflib.get_close_matches(word.lower().replace("-", "_"), words, 1)
-    return f"; did you mean {near[0]}?" if near else f" (known: {', '.join(words)})"
+    return nearest(word, words) or f" (known: {', '.join(words)})"

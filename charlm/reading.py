@@ -128,7 +128,8 @@ def _refuse_binary(head: bytes, name: Path, reading: Reading) -> None:
     text = codecs.getincrementaldecoder(reading.encoding)("replace").decode(head)
     if "\0" in text:
         utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        way_out = "--encoding utf-16, as its first two bytes say" if utf16 else "--tokenizer byte to read any bytes"
+        known, any_bytes = named("data.encoding", "utf-16"), named("data.tokenizer", "byte")
+        way_out = f"{known}, as its first two bytes say" if utf16 else f"{any_bytes} to read any bytes"
         raise DataError(f"{name}: looks like a binary file (NUL in its first 8 KB); leave it out, or use {way_out}")
 
 

@@ -96,9 +96,8 @@ def _existing(request: Request) -> Run | None:
         raise UsageError(f"{named('name')} {request.name}: use letters, digits, '.', '_' and '-'")
     if not request.resume:
         if request.name and (request.models / request.name).exists():
-            raise UsageError(
-                f"{request.models / request.name} exists: add {named('resume', True)} to go on, or choose another {named('name')}"
-            )
+            ways_out = f"add {named('resume', True)} to go on, or choose another {named('name')}"
+            raise UsageError(f"{request.models / request.name} exists: {ways_out}")
         return None
     if request.name is None:
         raise UsageError(f"{named('resume', True)} needs the {named('name')} of the run to go on with")

@@ -11,11 +11,11 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from charlm.errors import UsageError, did_you_mean, named, spelled
+from charlm.errors import UsageError, did_you_mean, named, nearest, spelled
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,13 @@ class Strict:
         for one in self.settings():
             value = getattr(self, one.key)
             if one.allowed is not None and value is not None:
-                self._check(one.key, one.allowed.holds(value), one.allowed.words)
+                self._check(one.key, one.allowed.holds(value), one.allowed.words, one.choices)
 
-    def _check(self, key: str, holds: bool, wanted: str) -> None:
+    def _check(self, key: str, holds: bool, wanted: str, names: Iterable[str] = ()) -> None:
         if not holds:
             value = getattr(self, key)
-            raise UsageError(f"{named(f'{self.TABLE}.{key}')} must be {wanted}, not {value!r}")
+            meant = nearest(str(value), names)
+            raise UsageError(f"{named(f'{self.TABLE}.{key}')} must be {wanted}, not {value!r}{meant}")
 
     @classmethod
     @functools.cache

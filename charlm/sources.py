@@ -58,9 +58,8 @@ def _resolve(path: str, reading: Reading) -> list[Path]:
         return [file.absolute() if file == STDIN else file]  # ./- is a file of that name
     files = [file for file in _below(path) if looks_like_text(file, reading)]
     if not files:
-        raise DataError(
-            f"{path}: no text files in this folder; name the files, or use {named('data.encoding')} if they are not UTF-8"
-        )
+        ways_out = f"name the files, or use {named('data.encoding')} if they are not UTF-8"
+        raise DataError(f"{path}: no text files in this folder; {ways_out}")
     return files
 
 

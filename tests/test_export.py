@@ -181,7 +181,7 @@ def test_an_export_that_computes_something_else_is_not_left(name, tmp_path, monk
 def test_what_is_there_is_replaced_by_force_alone(tmp_path):
     model, out = language_model(tmp_path), tmp_path / "out.keras"
     out.write_text("mine")
-    with pytest.raises(UsageError, match="exists; --force"):
+    with pytest.raises(UsageError, match="exists; force=True"):
         export(model, out)
     assert out.read_text() == "mine"
     export(model, out, force=True)
@@ -199,7 +199,7 @@ def test_a_directory_is_replaced_if_it_is_an_export(tmp_path, monkeypatch):
     out.mkdir()
     export(model, out, "onnx", force=True)
     monkeypatch.chdir(out)
-    with pytest.raises(UsageError, match="exists; --force"):
+    with pytest.raises(UsageError, match="exists; force=True"):
         export(model, out, "onnx")
     (out / "models.config").write_text("mine")
     with pytest.raises(UsageError, match=r"also holds models\.config"):
@@ -251,7 +251,7 @@ def test_an_ending_names_its_format(name, expected):
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.h5", "model-1.2"])
 def test_an_ending_that_is_no_formats_is_refused(name):
-    with pytest.raises(UsageError, match="is no format's ending; --format"):
+    with pytest.raises(UsageError, match="is no format's ending; format"):
         format_for(Path(name))
 
 

@@ -1,5 +1,7 @@
 """Windows read back as text: every symbol is scored once, and the state that a window starts from is the right one."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -79,12 +81,9 @@ def test_too_small_a_text_says_what_would_fit(symbols, lanes, k2):
     ids = np.zeros(symbols, np.uint8)
     with pytest.raises(DataError, match="fits") as caught:
         Lanes(ids, lanes, k2, k2, seed=1)
-    words = str(caught.value).replace(":", " ").split()
-    for option in ("--lanes", "--bptt"):
-        if option in words:
-            value = int(words[words.index(option) + 1])
-            fitting = (value, k2) if option == "--lanes" else (lanes, value)
-            Lanes(ids, *fitting, fitting[1], seed=1)
+    for name, value in re.findall(r"(lanes|bptt)=(\d+)", str(caught.value)):
+        fitting = (int(value), k2) if name == "lanes" else (lanes, int(value))
+        Lanes(ids, *fitting, fitting[1], seed=1)
 
 
 def test_hopelessly_small():

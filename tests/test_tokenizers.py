@@ -271,13 +271,13 @@ def test_sentencepiece_gives_what_the_text_supports():
 
 
 def test_sentencepiece_says_how_large_a_vocabulary_must_be():
-    with pytest.raises(UsageError, match=r"--vocabulary 100: .* use \d+ or more") as raised:
+    with pytest.raises(UsageError, match=r"vocabulary 100: .* use \d+ or more") as raised:
         made("sentencepiece", vocabulary=100)
     least = int(str(raised.value).split(" use ")[1].split()[0])
     assert made("sentencepiece", vocabulary=least).vocabulary == least
     with pytest.raises(UsageError, match=f"use {least} or more"):
         made("sentencepiece", vocabulary=least - 1)
-    with pytest.raises(UsageError, match="--vocabulary 0"):
+    with pytest.raises(UsageError, match="vocabulary 0"):
         made("sentencepiece", vocabulary=0)
 
 
