@@ -250,7 +250,11 @@ class Decoder(NamedTuple):
     def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
         after = self.read(ids, state)
-        return _product(self.projection, after[-1][0], self.bias.shape[0], 1) + tf.transpose(self.bias), after
+        return self.logits(after[-1][0]), after
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """The logits [B, V] of the last layer's outputs [B, H]."""
+        return _product(self.projection, outputs, self.bias.shape[0], 1) + tf.transpose(self.bias)
 
     def read(self, ids: Tensor, state: ModelState) -> ModelState:
         """`step` without the logits."""

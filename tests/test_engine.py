@@ -6,11 +6,13 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_export import TOKENIZER, language_model
 
 from charlm.generation import prompt_ids
 from charlm.serve.batch import READERS
-from charlm.serve.engine import Closed, Engine, Full, Request
+from charlm.serve.engine import Closed, Engine, Full
+from charlm.serve.slot import Request
 
 SETTINGS = [
     {"temperature": 1.0},
@@ -30,7 +32,7 @@ def model(tmp_path_factory):
 def running(model):
     engine = Engine(model, waiting=40)
     engine.start()
-    assert engine.ready.wait(120)
+    assert engine.ready.wait(600)
     yield engine
     engine.close()
 
@@ -45,7 +47,7 @@ class Reader:
         self.cancel = engine.submit([request], lambda n, piece: self._queue.put(piece))
 
     def next(self):
-        self.pieces.append(self._queue.get(timeout=60))
+        self.pieces.append(self._queue.get(timeout=600))
         return self.pieces[-1]
 
     @property
@@ -119,6 +121,24 @@ def test_the_nats_are_the_models(running, model):
         np.testing.assert_allclose(list(told.values()), np.sort(row)[::-1][:4] - np.log(np.exp(row).sum()), atol=1e-4)
 
 
+def test_the_prompt_is_scored_as_the_model_scores_it_and_the_text_after_it_stays_the_same(running, model):
+    prompts = ["the quick brown fox jumps over the lazy dog. " * n for n in (1, 3)] + ["t", "th"]
+    for prompt in prompts:
+        readers = [Reader(running, model, prompt, length=30, seed=3, alternatives=2, score=True) for _ in range(3)]
+        assert {reader.text() for reader in readers} == {model.generate(prompt, length=30, seed=3, temperature=1.0)}
+        told = readers[0].pieces[0].prompt
+        assert all(reader.pieces[0].prompt == told for reader in readers)
+        assert not any(piece.prompt for piece in readers[0].pieces[1:])
+        x = np.array(prompt_ids(model.tokenizer, prompt), np.int32)
+        assert len(told.nats) == len(told.likeliest) == len(x) - 1
+        logits, _ = model.model(x[:-1, None], model.model.initial_state(1))
+        logs = tf.nn.log_softmax(logits[:, 0]).numpy()
+        np.testing.assert_allclose(told.nats, -logs[np.arange(len(x) - 1), x[1:]], atol=1e-4)
+        for likeliest, row in zip(told.likeliest, logs, strict=True):
+            assert list(likeliest) == np.argsort(-row, kind="stable")[:2].tolist()
+        assert all(likeliest.get(i, -n) == -n for i, n, likeliest in zip(x[1:], told.nats, told.likeliest, strict=True))
+
+
 def test_nothing_is_written_for_who_went_away(running, model):
     reader = Reader(running, model, length=10**6)
     reader.next()
@@ -161,7 +181,7 @@ def test_what_was_taken_is_written_before_the_end_and_nothing_is_taken_after(mod
 def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
     engine = Engine(model)
     engine.start()
-    assert engine.ready.wait(60)
+    assert engine.ready.wait(600)
     reader = Reader(engine, model, length=10**6)
     reader.next()
     monkeypatch.setattr(engine._batch, "advance", lambda *a: 1 / 0)

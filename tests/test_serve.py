@@ -39,11 +39,11 @@ class Server:
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
-        assert self.engine.ready.wait(120)
+        assert self.engine.ready.wait(600)
         while not self._server.started:
             time.sleep(0.01)
         self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-        self.http = httpx.Client(base_url=self.url, timeout=60)
+        self.http = httpx.Client(base_url=self.url, timeout=600)
 
     def close(self):
         self.http.close()
@@ -60,7 +60,7 @@ class Server:
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -515,7 +515,7 @@ def test_the_command_serves_until_it_is_told_to_end():
             assert re.fullmatch(
                 r"charlm: 127\.0\.0\.1, port \d+: cannot listen \(Address already in use\)\n", taken.stderr
             )
-            with httpx.Client(base_url=url, timeout=60) as http:
+            with httpx.Client(base_url=url, timeout=600) as http:
                 wait_for(lambda: http.get("/ready").status_code == 200)
                 body = {"model": "docs", "prompt": "The ", "max_tokens": 3000, "stream": True}
                 with http.stream("POST", "/v1/completions", json=body) as answer:

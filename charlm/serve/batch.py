@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,24 @@ SIZES = (2, 8, 64, 128, 256)
 BLOCK = 64  # what the last dimension of a product is a multiple of
 PIECE = 16  # symbols of a prompt that are read in one go
 READERS = 64  # prompts that are read at once
+SCORERS = 8  # prompts that are scored at once
 ALTERNATIVES = 5  # likeliest symbols that are told in each place
 
 RowState: TypeAlias = list[npt.NDArray[np.float32]]  # one row's: each state of each layer, [H]
 
 _log = logging.getLogger("charlm")
+
+
+class Told(NamedTuple):
+    """What some symbols cost, and what else was likely in the place of each.
+
+    Attributes:
+        nats: [n], before any sampler.
+        likeliest: for each symbol the ids of the likeliest with their log probabilities.
+    """
+
+    nats: list[float]
+    likeliest: list[dict[int, float]]
 
 
 class Batch:
@@ -115,17 +128,36 @@ class Batch:
     def read(self, pieces: Sequence[Sequence[int]], states: Sequence[RowState]) -> list[RowState]:
         """The states of up to `readers` rows after up to `PIECE` symbols each."""
         size = next(s for s in self._reading if s >= len(pieces))
-        symbols = np.full((PIECE, size), -1, np.int32)
+        after = _read(self._decoder, _columns(pieces, size), self._packed(states, size))
+        return _unpacked(after, len(pieces))
+
+    def score(
+        self, pieces: Sequence[Sequence[int]], following: Sequence[Sequence[int]], states: Sequence[RowState]
+    ) -> tuple[list[RowState], list[Told]]:
+        """`read` of up to `SCORERS` rows, with what the symbol that follows each one cost.
+
+        Compiled when it is first asked for, and in one size: a score is the same to the last bit alone or among others.
+        """
+        size = next((s for s in self._reading if s >= SCORERS), self._reading[-1])
+        at = _columns(pieces, size), _columns(following, size), self._packed(states, size)
+        after, *arrays = _score(self._decoder, *at, self._alternatives)
+        nats, ids, best = (array.numpy() for array in arrays)
+        found = []
         for n, piece in enumerate(pieces):
-            symbols[: len(piece), n] = piece
+            places = zip(ids[: len(piece), n].tolist(), best[: len(piece), n].tolist(), strict=True)
+            found.append(Told(nats[: len(piece), n].tolist(), [dict(zip(*place, strict=True)) for place in places]))
+        return _unpacked(after, len(pieces)), found
+
+    def _packed(self, states: Sequence[RowState], size: int) -> ModelState:
+        """The states of rows as one batch's."""
         packed = [np.zeros((size, len(values)), np.float32) for values in states[0]]
         for n, state in enumerate(states):
             for rows, values in zip(packed, state, strict=True):
                 rows[n] = values
-        form = self._model.initial_state(1)
-        state = tf.nest.pack_sequence_as(form, list(map(tf.constant, packed)))
-        after = [s.numpy() for s in tf.nest.flatten(_read(self._decoder, tf.constant(symbols), state))]
-        return [[s[n] for s in after] for n in range(len(pieces))]
+        packed_state: ModelState = tf.nest.pack_sequence_as(
+            self._model.initial_state(1), list(map(tf.constant, packed))
+        )
+        return packed_state
 
     def arrange(self, source: Sequence[int], states: Mapping[int, RowState], positions: Sequence[int]) -> None:
         """Makes a batch anew.
@@ -158,6 +190,19 @@ class Batch:
         return Rows(zeros, self._model.initial_state(size), tf.fill((size, RECENT), -1), tf.zeros((size, 1), tf.int32))
 
 
+def _columns(pieces: Sequence[Sequence[int]], size: int) -> Tensor:
+    """[PIECE, size]: a piece in each column, -1 where there is none."""
+    symbols = np.full((PIECE, size), -1, np.int32)
+    for n, piece in enumerate(pieces):
+        symbols[: len(piece), n] = piece
+    return tf.constant(symbols)
+
+
+def _unpacked(state: ModelState, count: int) -> list[RowState]:
+    arrays = [part.numpy() for part in tf.nest.flatten(state)]
+    return [[array[n] for array in arrays] for n in range(count)]
+
+
 @kernel
 def _advance(
     decoder: Decoder,
@@ -184,9 +229,34 @@ def _read(decoder: Decoder, symbols: Tensor, state: ModelState) -> ModelState:
     """The state after symbols [PIECE, B]; -1 leaves a row as it is."""
 
     def body(t: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        there = symbols[t][:, None] >= 0
-        after = decoder.read(tf.maximum(symbols[t], 0), state)
-        return t + 1, tf.nest.map_structure(lambda new, old: tf.where(there, new, old), after, state)
+        return t + 1, _step(decoder, symbols[t], state)
 
     found: ModelState = tf.while_loop(lambda t, _: t < PIECE, body, (0, state))[1]
+    return found
+
+
+@kernel
+def _score(
+    decoder: Decoder, symbols: Tensor, following: Tensor, state: ModelState, alternatives: int
+) -> tuple[ModelState, Tensor, Tensor, Tensor]:
+    """The state after symbols [PIECE, B]; of what follows each the nats [PIECE, B], and the likeliest [PIECE, B, n]."""
+
+    def body(t: Tensor, state: ModelState, outputs: tf.TensorArray) -> tuple[Tensor, ModelState, tf.TensorArray]:
+        after = _step(decoder, symbols[t], state)
+        return t + 1, after, outputs.write(t, after[-1][0])
+
+    empty = tf.TensorArray(tf.float32, PIECE, element_shape=state[-1][0].shape)
+    _, after, outputs = tf.while_loop(lambda t, *_: t < PIECE, body, (0, state, empty))
+    places = outputs.stack()  # [PIECE, B, H]
+    logits = decoder.logits(tf.reshape(places, [-1, places.shape[2]]))
+    told = tf.reshape(tf.nn.log_softmax(logits), [PIECE, symbols.shape[1], -1])  # [PIECE, B, V]
+    best, likeliest = tf.math.top_k(told, alternatives)
+    nats = -tf.gather(told, tf.maximum(following, 0), batch_dims=2)
+    return after, nats, likeliest, best
+
+
+def _step(decoder: Decoder, symbols: Tensor, state: ModelState) -> ModelState:
+    """The state after a symbol for each row; -1 leaves it as it is."""
+    there, after = symbols[:, None] >= 0, decoder.read(tf.maximum(symbols, 0), state)
+    found: ModelState = tf.nest.map_structure(lambda new, old: tf.where(there, new, old), after, state)
     return found

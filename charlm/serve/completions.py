@@ -17,9 +17,9 @@ from starlette.requests import ClientDisconnect
 
 from charlm.serve import fields
 from charlm.serve.batch import ALTERNATIVES
-from charlm.serve.engine import Piece
-from charlm.serve.engine import Request as Row
 from charlm.serve.service import Service, Writing
+from charlm.serve.slot import Piece
+from charlm.serve.slot import Request as Row
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
 NOT_OFFERED = {  # what other servers have, each with what says nothing

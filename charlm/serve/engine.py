@@ -14,15 +14,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from charlm.api import LanguageModel
 from charlm.errors import CharlmError
-from charlm.generation import LONGEST_CHUNK, Drawn, TextRow
-from charlm.serve.batch import PIECE, Batch, RowState
-from charlm.tokenizers import Tokenizer
+from charlm.generation import LONGEST_CHUNK, Drawn
+from charlm.serve.batch import SCORERS, Batch
+from charlm.serve.slot import Piece, Request, Slot
 
 CHUNK_SECONDS = 0.03  # that a chunk of a few rows should take at most, and the prompts that are read between two
 ROW_SECONDS = 0.0004  # more for each: what a chunk writes has to find its way to every client
@@ -37,97 +36,6 @@ class Closed(CharlmError):
     """The engine takes no more requests."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """What a request has written in a chunk.
-
-    Attributes:
-        text: that has become certain.
-        ids, nats: the symbols and what each cost under the model, before the samplers.
-        stopped: "length" or "stop" in the last piece, "failed" if the engine died; None before.
-        likeliest: for each symbol, the likeliest ones in its place with their log probabilities, if asked for.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    nats: tuple[float, ...]
-    stopped: str | None = None
-    likeliest: tuple[dict[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Request:
-    """One text to write.
-
-    Attributes:
-        prompt: ids to read, at least one.
-        length, temperature, top_k, top_p, stop, seed: as in `SampleConfig`.
-        alternatives: how many of the likeliest symbols to tell in each place, up to `ALTERNATIVES`.
-    """
-
-    prompt: Sequence[int]
-    length: int
-    seed: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    alternatives: int = 0
-
-
-class _Slot:
-    """A request that is taken: it waits, reads its prompt but for the last symbol, begins with that one, and writes.
-
-    Attributes:
-        state: after what it has read, until it has a row of the batch.
-        read: symbols of the prompt, before it joins the batch.
-        begins: whether its next step is the prompt's last symbol, whose position is -1; its own are 0, 1, ...
-        written: symbols of its text.
-    """
-
-    def __init__(self, request: Request, tokenizer: Tokenizer, deliver: Callable[[Piece], object]) -> None:
-        self.request, self.deliver = request, deliver
-        self.text = TextRow(tokenizer, "", request.stop, request.seed)
-        self.state: RowState = []
-        self.read = self.written = 0
-        self.begins, self.cancelled = True, False
-
-    @property
-    def unread(self) -> int:
-        """Symbols that it has to read before it joins the batch."""
-        return len(self.request.prompt) - 1 - self.read
-
-    @property
-    def piece(self) -> Sequence[int]:
-        """What it reads next."""
-        return self.request.prompt[self.read : self.read + min(PIECE, self.unread)]
-
-    @property
-    def left(self) -> int:
-        """Steps until it ends, if nothing stops it before."""
-        return self.request.length - self.written + self.begins
-
-    @property
-    def stopped(self) -> str | None:
-        return self.text.sample.stopped or None
-
-    def take(self, drawn: Drawn) -> None:
-        """Delivers what a chunk wrote, of which the prompt's share is not given."""
-        left, most = self.request.length - self.written, self.request.alternatives
-        text = self.text.feed(drawn.ids[:left], drawn.nats[:left])
-        count = self.text.sample.symbols - self.written
-        self.written += count
-        if self.written == self.request.length:
-            text += self.text.finish()
-        if count or self.stopped:
-            ids, nats = drawn.ids[:count].tolist(), drawn.nats[:count].tolist()
-            told: tuple[dict[int, float], ...] = ()
-            if most:
-                best = (part[:count, :most].tolist() for part in (drawn.likeliest, drawn.log_probabilities))
-                told = tuple(dict(zip(i, p, strict=True)) for i, p in zip(*best, strict=True))
-            self.deliver(Piece(text, tuple(ids), tuple(nats), self.stopped, told))
-
-
 class Engine:
     """Writes many texts at once.
 
@@ -139,9 +47,9 @@ class Engine:
     def __init__(self, language_model: LanguageModel, waiting: int = 256) -> None:
         self.tokenizer, self._batch = language_model.tokenizer, Batch(language_model)
         self._most_waiting = waiting
-        self._waiting: deque[_Slot] = deque()
-        self._reading: list[_Slot] = []
-        self._slots: list[_Slot | None] = [None] * self._batch.size
+        self._waiting: deque[Slot] = deque()
+        self._reading: list[Slot] = []
+        self._slots: list[Slot | None] = [None] * self._batch.size
         self._condition = threading.Condition()
         self._closing = False
         self.ready = threading.Event()
@@ -185,7 +93,7 @@ class Engine:
             Full: they would wait behind too many.
             Closed: the engine is closing, or has died.
         """
-        slots = [_Slot(r, self.tokenizer, functools.partial(deliver, n)) for n, r in enumerate(requests)]
+        slots = [Slot(r, self.tokenizer, functools.partial(deliver, n)) for n, r in enumerate(requests)]
         with self._condition:
             if self._closing or self.failure:
                 raise Closed(self.failure or "the server is shutting down")
@@ -261,11 +169,17 @@ class Engine:
                 return
             shortest = sorted(unread[half:], key=lambda slot: slot.unread)
             slots = unread[:half] + shortest[: self._batch.readers - half]
-            pieces = [slot.piece for slot in slots]
-            states = self._batch.read(pieces, [slot.state for slot in slots])
-            for slot, piece, state in zip(slots, pieces, states, strict=True):
-                slot.read += len(piece)
-                slot.state = state
+            plain = [slot for slot in slots if slot.told is None]
+            if plain:
+                states = self._batch.read([slot.piece for slot in plain], [slot.state for slot in plain])
+                for slot, state in zip(plain, states, strict=True):
+                    slot.reads(state)
+            scored = [slot for slot in slots if slot.told is not None][:SCORERS]
+            if scored:
+                pieces, following = [slot.piece for slot in scored], [slot.following for slot in scored]
+                found = self._batch.score(pieces, following, [slot.state for slot in scored])
+                for slot, state, told in zip(scored, *found, strict=True):
+                    slot.reads(state, told)
 
     def _arrange(self) -> None:
         """Lets those who have read their prompt join the batch, in the smallest size that there is.

@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from charlm.serve import fields
-from charlm.serve.engine import Piece
-from charlm.serve.engine import Request as Row
 from charlm.serve.service import Service, Writing
+from charlm.serve.slot import Piece
+from charlm.serve.slot import Request as Row
 
 VERSION = "1"
 

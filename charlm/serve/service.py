@@ -14,10 +14,11 @@ from fastapi import HTTPException, Request
 
 from charlm.api import LanguageModel
 from charlm.generation import prompt_ids
-from charlm.serve.engine import Closed, Engine, Full, Piece
-from charlm.serve.engine import Request as Row
+from charlm.serve.engine import Closed, Engine, Full
 from charlm.serve.limits import Limits
 from charlm.serve.metrics import Metrics
+from charlm.serve.slot import Piece
+from charlm.serve.slot import Request as Row
 
 
 class Outbox:
