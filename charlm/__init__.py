@@ -5,16 +5,30 @@ model = charlm.train("corpus.txt", minutes=2)
 print(model.generate("Once upon a time"))
 """
 
-from typing import Any
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charlm import errors, events, export
+    from charlm.api import LanguageModel, load, train
+    from charlm.score import Score
 
 __version__ = "0.1.0"
-__all__ = ["LanguageModel", "__version__", "load", "train"]
+__all__ = ["LanguageModel", "Score", "__version__", "errors", "events", "export", "load", "train"]
+
+_ROOMS = {"LanguageModel": "api", "Score": "score", "load": "api", "train": "api"}
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, imported on first use (PEP 562): they need TensorFlow, which takes seconds to import."""
-    if name in ("LanguageModel", "load", "train"):
-        from charlm import api
-
-        return getattr(api, name)
+    """Public names, imported on first use (PEP 562): most need TensorFlow, which takes seconds to import."""
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"charlm.{_ROOMS[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"charlm.{name}")
     raise AttributeError(f"module 'charlm' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign, find_run
-from charlm.config import Config, SampleConfig, Tables, resolve
+from charlm.config import (
+    LENGTHS,
+    PRESETS,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    SampleConfig,
+    Tables,
+    TrainConfig,
+    resolve,
+)
 from charlm.corpus import split_bounds
 from charlm.dataset import Progress, read
-from charlm.errors import UsageError
+from charlm.errors import UsageError, did_you_mean, named, nearest
 from charlm.evaluation import score_ids
 from charlm.events import Event
 from charlm.generation import Generator, Sample, stream_text
@@ -20,14 +31,19 @@ from charlm.model import CharLM, build_model
 from charlm.runtime import lane_groups, start_tensorflow
 from charlm.score import Score
 from charlm.session import Request, open_session
+from charlm.settings import lists, without_none
 from charlm.streams import EVALUATION_LANES
 from charlm.tbptt import Evaluator
 from charlm.tokenizers import Tokenizer
 from charlm.training import Training
 
+PathLike = str | os.PathLike[str]
+Paths = PathLike | Iterable[PathLike]
+Prompt = str | bytes
+
 
 class LanguageModel:
-    """A trained model with its tokenizer.
+    """A trained model with its tokenizer; `charlm.load` and `charlm.train` give one.
 
     Attributes:
         model: the network.
@@ -42,33 +58,79 @@ class LanguageModel:
         self.model: CharLM = build_model(self.config.model)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
 
+    def __repr__(self) -> str:
+        made = self.config.model
+        return (
+            f"<LanguageModel {self.checkpoint.run_name}: {made.cell} {made.units} x {made.layers}, "
+            f"{self.model.count_params():,} parameters, {made.vocabulary} symbols ({self.config.data.tokenizer}), "
+            f"step {self.checkpoint.step}>"
+        )
+
     def unseen(self, prompt: str) -> str:
         """The characters of a prompt that the model has never seen; they are read as the unknown symbol."""
         return self.tokenizer.unseen(prompt)
 
-    def stream(self, prompt: str, config: SampleConfig) -> Iterator[tuple[int, str] | Sample]:
-        """Generates; yields (row, text) as it becomes certain, then every row's `Sample`."""
-        seed = secrets.randbelow(2**31) if config.seed is None else config.seed
-        return stream_text(Generator(self.model, config, self.tokenizer.blocked), self.tokenizer, prompt, config, seed)
-
-    def generate(self, prompt: str = "", **settings: Any) -> str | list[str]:
-        """What follows `prompt`: one text, or a list of them with `samples`.
+    def stream(
+        self, prompt: Prompt | None = "", config: SampleConfig | None = None, **settings: Any
+    ) -> Iterator[tuple[int, str] | Sample]:
+        """Generates; yields (row, text) as it becomes certain, then every row's `Sample`.
 
         Args:
-            prompt: may be empty.
-            settings: as `SampleConfig`: length, samples, temperature, top_k, top_p, min_p, repetition_penalty, stop,
-                seed.
+            prompt: as `generate` takes one.
+            config: the settings as one value; the model's own if None.
+            settings: over them, as `generate` takes them.
+        """
+        config = self._sampling(config, settings)
+        text = self._text(prompt)
+        seed = secrets.randbelow(2**31) if config.seed is None else config.seed
+        return stream_text(Generator(self.model, config, self.tokenizer.blocked), self.tokenizer, text, config, seed)
+
+    @lists(SampleConfig)
+    def generate(
+        self, prompt: Prompt | Iterable[Prompt] | None = "", **settings: Any
+    ) -> str | list[str] | list[list[str]]:
+        """What follows `prompt`, without the prompt.
+
+        Args:
+            prompt: a text, or bytes in UTF-8; nothing if None. Of several, each is written on from as if alone.
+            settings: the model's own hold for those that are not given or None.
+
+            SETTINGS
+
+        Returns:
+            A text; a list of them if `samples` is given; of several prompts, a list with either for each.
 
         Raises:
-            UsageError: a setting is unknown or out of range.
+            UsageError: a setting is unknown or out of range, or the prompt is no text.
         """
-        config = SampleConfig.from_dict({**_values(self.config.sample), **settings})
+        config = self._sampling(None, settings)
+        if not isinstance(prompt, str | bytes | None):
+            if not isinstance(prompt, Iterable):
+                raise UsageError(f"{named('prompt')} must be a text or several, not {prompt!r}")
+            return [self._texts(one, config, settings) for one in prompt]  # type: ignore[return-value]
+        return self._texts(prompt, config, settings)
+
+    def _texts(self, prompt: Prompt | None, config: SampleConfig, settings: dict[str, Any]) -> str | list[str]:
         texts = [piece.text for piece in self.stream(prompt, config) if isinstance(piece, Sample)]
-        return texts if "samples" in settings else texts[0]
+        return texts[0] if settings.get("samples") is None else texts
+
+    def _sampling(self, config: SampleConfig | None, settings: dict[str, Any]) -> SampleConfig:
+        own = config or self.config.sample
+        return SampleConfig.from_dict({**vars(own), **without_none(SampleConfig, settings)}) if settings else own
+
+    def _text(self, prompt: Prompt | None) -> str:
+        if prompt is None or isinstance(prompt, str):
+            return prompt or ""
+        if not isinstance(prompt, bytes):
+            raise UsageError(f"{named('prompt')} must be a text, not {prompt!r}")
+        try:
+            return prompt.decode("utf-8", "surrogateescape" if self.config.data.tokenizer == "byte" else "strict")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{named('prompt')}: byte {error.start} is not UTF-8") from None
 
     def evaluate(
         self,
-        paths: Sequence[str] = (),
+        paths: Paths | None = None,
         split: str | None = None,
         cold: int | None = None,
         *,
@@ -78,7 +140,7 @@ class LanguageModel:
         """Scores a split of a text.
 
         Args:
-            paths: files, folders, globs or "-"; the text it was trained on if empty.
+            paths: one or many files, folders, globs or "-"; the text it was trained on if None.
             split: "train", "valid", "test" (cut as in training) or "all"; None is "valid" for the text it was trained
                 on and "all" for another.
             cold: start from zero state every so many symbols; state is carried if None.
@@ -89,27 +151,35 @@ class LanguageModel:
             DataError: the text is empty, undecodable or the split too short.
             UsageError: a path or the window is wrong.
         """
-        if cold is not None and cold < 1:
-            raise UsageError(f"--cold must be at least 1 symbol, not {cold}")
+        asked, given = EvaluationConfig.from_dict({"split": split, "cold": cold}), _listed(paths)
         trained = self.checkpoint.record["corpus"]
-        sources = list(paths) or trained["paths"]
-        if not paths and "-" in sources:
+        sources = given or trained["paths"]
+        if not given and "-" in sources:
             raise UsageError(f"{self.checkpoint.path}: was trained on standard input; name the text to evaluate")
         corpus = read(sources, self.config.data, reading(sources))
         same = corpus.sha256 == trained["sha256"]
-        if not paths and not same:
+        if not given and not same:
             raise UsageError(f"{', '.join(sources)}: has changed since training; name the text to evaluate")
-        split = split or ("valid" if same else "all")
+        split = asked.split or ("valid" if same else "all")
         ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
         evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES, self.config.model.layers))
-        return score_ids(evaluator, ids, self.tokenizer, split, cold, scoring(max(0, len(ids) - 1)))
+        return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
 
 
-def _values(config: SampleConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in SampleConfig.__dataclass_fields__}
+def _listed(paths: Any) -> list[str]:
+    """One or many paths, nested as they come, as a list."""
+    if paths is None:
+        return []
+    if isinstance(paths, str | bytes | os.PathLike):
+        return [os.fsdecode(paths)]
+    if not isinstance(paths, Iterable):
+        raise UsageError(f"a path must be a text or a Path, not {paths!r}")
+    return [path for one in paths for path in _listed(one)]
 
 
-def load(model: str | None = None, *, checkpoint: str = "best", models: str | Path = "models") -> LanguageModel:
+def load(
+    model: PathLike | None = None, *, checkpoint: str | int | None = "best", models: PathLike | None = "models"
+) -> LanguageModel:
     """Loads a trained model.
 
     Args:
@@ -120,46 +190,55 @@ def load(model: str | None = None, *, checkpoint: str = "best", models: str | Pa
     Raises:
         ModelError: there is none, or it is damaged or foreign.
     """
-    return LanguageModel(find_run(model, Path(models)).pick(checkpoint))
+    named_run = None if model is None else os.fsdecode(model)
+    return LanguageModel(find_run(named_run, Path(models or "models")).pick(str(checkpoint or "best")))
 
 
+@lists(ModelConfig, DataConfig, TrainConfig)
 def train(
-    *paths: str,
+    *paths: Paths,
     name: str | None = None,
     preset: str | None = None,
     resume: bool = False,
-    models: str | Path = "models",
-    on_event: Callable[[Event], object] = lambda event: None,
+    models: PathLike | None = "models",
+    on_event: Callable[[Event], object] | None = None,
     **settings: Any,
 ) -> LanguageModel:
     """Trains a model and returns it at its best checkpoint.
 
     Args:
-        paths: the corpus.
+        paths: the corpus: one or many files, folders, globs or "-".
         name: of the run; after the corpus, and numbered, if None.
-        preset: by corpus size, hardware and minutes if None.
+        preset: a name in `charlm.config.PRESETS`; by corpus size, hardware and minutes if None.
         resume: go on with the run called `name`.
         models: where runs are.
         on_event: called with every event of `charlm.events`.
-        settings: any field of `ModelConfig`, `DataConfig` and `TrainConfig` by name (`vocabulary` is DataConfig's).
+        settings: what the preset says holds for those that are not given or None.
+
+            SETTINGS
 
     Raises:
         CharlmError: as its subclasses say.
     """
-    request = Request(paths, _tables(settings), Path(models), name, preset, resume)
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}{nearest(str(preset), PRESETS)}")
+    run = None if name is None else str(name)
+    request = Request(_listed(paths), _tables(settings), Path(models or "models"), run, preset, resume)
     session = open_session(request)
     start_tensorflow(side_by_side=True)
     for event in Training(session).events():
-        on_event(event)
+        if on_event is not None:
+            on_event(event)
     return LanguageModel(session.run.pick("best"))
 
 
 def _tables(settings: dict[str, Any]) -> Tables:
+    homes = {one.key: table for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()}
     tables: Tables = {}
     for key, value in settings.items():
-        table = next((t for t in ("data", "model", "train") if hasattr(getattr(Config(), t), key)), None)
-        if table is None:
-            raise UsageError(f"train: unknown setting '{key}'")
-        tables.setdefault(table, {})[key] = value
+        if key not in homes:
+            raise UsageError(f"{key}: there is no such setting{did_you_mean(key, homes)}")
+        if without_none(homes[key], {key: value}) and not (value is None and key in LENGTHS):
+            tables.setdefault(homes[key].TABLE, {})[key] = value
     resolve(tables)
     return tables

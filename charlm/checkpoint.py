@@ -34,7 +34,7 @@ import safetensors
 import safetensors.numpy
 
 from charlm.config import Config
-from charlm.errors import CharlmError, ModelError, UsageError, named
+from charlm.errors import CharlmError, ModelError, UsageError, named, nearest
 from charlm.files import (
     MANIFEST,
     UNSUPPORTED,
@@ -350,10 +350,13 @@ def find_run(model: str | None, models: Path) -> Run:
         for path in (Path(model), models / model):
             if (path / "config.json").is_file():
                 return Run(path)
-        raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/")
+        meant = nearest(model, (run.name for run in runs(models)))
+        raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/{meant}")
     trained = [run for run in runs(models) if run.checkpoints()]
     if not trained:
-        raise ModelError(f"no trained model under {models}/ yet; train one with: charlm train TEXT")
+        raise ModelError(
+            f"no trained model under {models}/ yet; train one first (charlm train, or charlm.train in Python)"
+        )
     return trained[-1]
 
 

@@ -145,6 +145,23 @@ class SampleConfig(Strict):
 
 
 @dataclass(frozen=True)
+class EvaluationConfig(Strict):
+    """Which part of a text is scored, and from which state."""
+
+    TABLE = "evaluate"
+
+    split: str | None = setting(
+        None,
+        one_of("train", "valid", "test", "all"),
+        "Part of the text, cut as in training",
+        "valid for the training text, all for another",
+    )
+    cold: int | None = setting(
+        None, at_least(1), "Start from zero state every so many symbols", "never: state is carried"
+    )
+
+
+@dataclass(frozen=True)
 class Config(Strict):
     """A run's whole configuration, one table each."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """A model's score on a text. Every symbol but the first is predicted; `chars` and `bytes` are theirs
     (an unknown symbol counts as U+FFFD, one character of three bytes).
@@ -27,6 +27,16 @@ class Score:
     context: str
     split: str
     seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.bits_per_char:.4f} bits per character, {self.bits_per_byte:.4f} bits per byte, "
+            f"{self.nats_per_symbol:.4f} nats per symbol (perplexity {self.perplexity:.3f}); "
+            f"{self.symbols:,} symbols of the {self.split} split, {self.context} state"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Score: {self}>"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from charlm.errors import UsageError, did_you_mean, named, nearest, spelled
+
+Function = typing.TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,17 @@ ABOVE_0 = Allowed("above 0", lambda value: 0 < value < math.inf)
 SEEDS = between(0, 2**31 - 1)
 
 
-def setting(default: Any, allowed: Allowed | None, help: str, shown: str | None = None) -> Any:
+def setting(default: Any, allowed: Allowed | None, meaning: str, shown: str | None = None) -> Any:
     """A field of a configuration.
 
     Args:
         default: its value where nothing sets it.
         allowed: what it may be besides None; None for anything of its type.
-        help: what it means, a phrase.
+        meaning: what it means, a phrase.
         shown: the default in words, where the value says too little.
     """
     words = str(default) if shown is None else shown
-    return field(default=default, metadata={"allowed": allowed, "help": help, "shown": words})
+    return field(default=default, metadata={"allowed": allowed, "meaning": meaning, "shown": words})
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,19 @@ class Setting:
     key: str
     kind: Any  # without None
     allowed: Allowed | None
-    help: str
+    meaning: str
+    shown: str  # its default, in words
+
+    @property
+    def help(self) -> str:
+        """What it means, and its default."""
+        return f"{self.meaning} [{self.shown}]." if self.shown else f"{self.meaning}."
+
+    @property
+    def entry(self) -> str:
+        """A line of a docstring: its name, what it means, what it may be, and its default."""
+        allowed = f"; {self.allowed.words}" if self.allowed else ""
+        return f"{self.key}: {self.meaning}{allowed}{f' [{self.shown}]' if self.shown else ''}."
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -140,7 +155,8 @@ class Strict:
                 one.name,
                 _without_none(hints[one.name]),
                 one.metadata["allowed"],
-                one.metadata["help"] + (f" [{one.metadata['shown']}]." if one.metadata["shown"] else "."),
+                one.metadata["meaning"],
+                one.metadata["shown"],
             )
             for one in dataclasses.fields(cls)  # type: ignore[arg-type]
             if one.metadata
@@ -187,3 +203,25 @@ class Strict:
 
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+
+def without_none(table: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without those that are None where the setting cannot be: whoever calls leaves it as it is."""
+    hints = typing.get_type_hints(table)
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None or key not in hints or isinstance(hints[key], types.UnionType)
+    }
+
+
+def lists(*tables: type[Strict]) -> Callable[[Function], Function]:
+    """Writes the settings of tables where a function's docstring says SETTINGS."""
+    entries = [textwrap.wrap(one.entry, 104, subsequent_indent=4 * " ") for table in tables for one in table.settings()]
+    listed = "\n".join(12 * " " + line for entry in entries for line in entry).lstrip()
+
+    def decorate(function: Function) -> Function:
+        function.__doc__ = (function.__doc__ or "").replace("SETTINGS", listed)  # None under python -OO
+        return function
+
+    return decorate

@@ -7,18 +7,14 @@ from pathlib import Path
 
 import click
 
-from charlm.cli.options import json_option, model_options
+from charlm.cli.options import EVALUATION, json_option, model_options, settings
+from charlm.config import EvaluationConfig, Tables
 
 
 @click.command()
 @click.argument("corpora", metavar="[CORPUS...]", nargs=-1)
 @model_options
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    help="Part of the text, cut as in training [valid for the training text, all for another].",
-)
-@click.option("--cold", type=int, metavar="WINDOW", help="Start from zero state every WINDOW symbols.")
+@settings(EVALUATION)
 @json_option
 @click.pass_obj
 def command(
@@ -27,8 +23,7 @@ def command(
     model: str | None,
     models: Path,
     checkpoint: str,
-    split: str | None,
-    cold: int | None,
+    settings: Tables,
     as_json: bool,
 ) -> None:
     """Measure how well a model predicts a text; without CORPUS, the text it was trained on.
@@ -38,6 +33,8 @@ def command(
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.runtime import start_tensorflow
 
+    asked = settings.get("evaluate", {})
+    EvaluationConfig.from_dict(asked)
     start_tensorflow(side_by_side=True, debug=debug)
     from charlm.api import load
 
@@ -45,8 +42,7 @@ def command(
     with progress_bars() as bar:
         score = loaded.evaluate(
             corpora,
-            split,
-            cold,
+            **asked,
             reading=reading_bar(bar),
             scoring=lambda symbols: bar("scoring", symbols, "symbols"),
         )

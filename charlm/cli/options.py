@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from charlm.config import DataConfig, ModelConfig, SampleConfig, Tables, TrainConfig
+from charlm.config import DataConfig, EvaluationConfig, ModelConfig, SampleConfig, Tables, TrainConfig
 from charlm.errors import UsageError, in_python
 from charlm.settings import Setting, in_file
 
@@ -92,7 +92,7 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 
 
 TRAINING = [one for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()]
-SAMPLING = SampleConfig.settings()
+SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:
