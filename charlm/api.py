@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from charlm.config import (
     TrainConfig,
     resolve,
 )
-from charlm.corpus import split_bounds
-from charlm.dataset import Progress, read
+from charlm.corpus import Announce, split_bounds
+from charlm.dataset import Progress, read_again
 from charlm.errors import UsageError, did_you_mean, named, nearest
 from charlm.evaluation import score_ids
 from charlm.events import Event
@@ -134,7 +134,7 @@ class LanguageModel:
         split: str | None = None,
         cold: int | None = None,
         *,
-        reading: Callable[[Sequence[str]], Progress] = lambda paths: lambda count: None,
+        reading: Announce = lambda size: lambda count: None,
         scoring: Callable[[int], Progress] = lambda symbols: lambda count: None,
     ) -> Score:
         """Scores a split of a text.
@@ -144,7 +144,7 @@ class LanguageModel:
             split: "train", "valid", "test" (cut as in training) or "all"; None is "valid" for the text it was trained
                 on and "all" for another.
             cold: start from zero state every so many symbols; state is carried if None.
-            reading: given the paths, returns what is called with the bytes read.
+            reading: given the size of the text in bytes, returns what is called with the bytes read.
             scoring: given the number of symbols, returns what is called with the symbols scored.
 
         Raises:
@@ -156,7 +156,7 @@ class LanguageModel:
         sources = given or trained["paths"]
         if not given and "-" in sources:
             raise UsageError(f"{self.checkpoint.path}: was trained on standard input; name the text to evaluate")
-        corpus = read(sources, self.config.data, reading(sources))
+        corpus = read_again(sources, self.config.data, trained, reading)
         same = corpus.sha256 == trained["sha256"]
         if not given and not same:
             raise UsageError(f"{', '.join(sources)}: has changed since training; name the text to evaluate")

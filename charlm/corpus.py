@@ -5,14 +5,16 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Self
 
 from charlm.errors import CharlmError, DataError, UsageError, named
 from charlm.reading import Progress, Reading, file_pieces, open_file, text_bytes
-from charlm.sources import STDIN, raw_bytes, resolve
+from charlm.sources import STDIN, Sources, raw_bytes, resolve
+
+Announce = Callable[[int], Progress]
 
 
 class Corpus:
@@ -23,14 +25,15 @@ class Corpus:
     Attributes:
         paths: what it was asked for.
         files: what that came to, in reading order; `STDIN` for standard input.
+        sources: the same, and what was left out.
         raw_bytes: size of those files, compressed where they are.
         chars, bytes: length of the text in characters and in UTF-8 bytes.
         sha256: hex digest of those UTF-8 bytes (see `text_bytes`).
         reading: how it is decoded.
     """
 
-    def __init__(self, paths: Sequence[str], reading: Reading, progress: Progress | None) -> None:
-        self.paths, self.files, self.reading = tuple(paths), resolve(paths, reading), reading
+    def __init__(self, paths: Sequence[str], sources: Sources, reading: Reading, announce: Announce) -> None:
+        self.paths, self.sources, self.files, self.reading = tuple(paths), sources, sources.files, reading
         self.chars, self.bytes = 0, 0
         with ExitStack() as closing:
             self._sources = tuple(
@@ -38,7 +41,7 @@ class Corpus:
             )
             self.raw_bytes = raw_bytes(self._sources)
             digest = hashlib.sha256()
-            for piece in self._pieces(progress):
+            for piece in self._pieces(announce(self.raw_bytes)):
                 encoded = text_bytes(piece)
                 digest.update(encoded)
                 self.chars += len(piece)
@@ -47,6 +50,10 @@ class Corpus:
             if self.chars == 0:
                 raise DataError(f"{' '.join(paths)}: no text in there; name files that are not empty")
             self._closing = closing.pop_all()
+
+    def __str__(self) -> str:
+        count = len(self.files)
+        return f"{count:,} file{'s' if count > 1 else ''}, {self.chars:,} characters: {self.sources}"
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """The text of the characters [start, stop), at most a million characters at a time."""
@@ -86,19 +93,27 @@ def _spool(name: Path, closing: ExitStack) -> Path:
     return Path(copy.name)
 
 
-def open_corpus(paths: Sequence[str], reading: Reading | None = None, progress: Progress | None = None) -> Corpus:
+def open_corpus(
+    paths: Sequence[str],
+    reading: Reading | None = None,
+    announce: Announce = lambda size: lambda count: None,
+    *,
+    everything: bool = False,
+) -> Corpus:
     """Reads through the files that `paths` mean once, to measure and check their text.
 
     Args:
         paths: see `charlm.sources`.
         reading: how to decode them; by default strict UTF-8.
-        progress: called with the number of bytes read from disk since the last call; see `raw_bytes`.
+        announce: given the size of the files in bytes, returns what is called with the number read since the last call.
+        everything: see `charlm.sources.resolve`.
 
     Raises:
         UsageError: a path that does not exist or may not be read.
         DataError: no text, bytes that are not in the encoding, a damaged compressed file, a binary file.
     """
-    return Corpus(paths, reading or Reading(), progress)
+    reading = reading or Reading()
+    return Corpus(paths, resolve(paths, reading, everything=everything), reading, announce)
 
 
 def split_bounds(chars: int, fractions: tuple[float, float, float]) -> dict[str, tuple[int, int]]:

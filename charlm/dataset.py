@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from charlm.config import DataConfig
-from charlm.corpus import Corpus, open_corpus, split_bounds
+from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
 from charlm.idcache import cached_ids
 from charlm.reading import Reading
 from charlm.streams import Ids
@@ -31,9 +32,21 @@ def reading(config: DataConfig) -> Reading:
     return Reading(config.encoding, errors, config.newlines)
 
 
-def read(paths: list[str], config: DataConfig, progress: Progress | None = None) -> Corpus:
-    """Opens a corpus as a configuration says; `progress` gets the input bytes read since its last call."""
-    return open_corpus(paths, reading(config), progress)
+def read(paths: list[str], config: DataConfig, announce: Announce) -> Corpus:
+    """Opens a corpus as a configuration says; see `open_corpus`."""
+    return open_corpus(paths, reading(config), announce)
+
+
+def read_again(paths: list[str], config: DataConfig, recorded: Mapping[str, Any], announce: Announce) -> Corpus:
+    """Opens the corpus that a run's record tells of, from where it lay or from other paths; it may have changed.
+
+    Runs that do not record how many files they read took what programs made too.
+    """
+    corpus = read(paths, config, announce)
+    if corpus.sha256 == recorded["sha256"] or "files" in recorded or not corpus.sources.left_out:
+        return corpus
+    first = open_corpus([path for path in paths if path != "-"], reading(config), everything=True)
+    return first if first.sha256 == recorded["sha256"] else corpus
 
 
 def prepare(

@@ -17,6 +17,7 @@ from charlm.errors import ModelError
 
 LARGEST_JSON = 1 << 26
 MANIFEST = "MANIFEST.json"
+EXPORT_TITLE = "A recurrent language model, exported from charlm"  # begins the README of an export, below its heading
 # What file managers, network and sync folders leave among a person's files, besides hidden names.
 _LEFT_BY_SYSTEMS = re.compile(
     r"Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information|lost\+found"

@@ -15,8 +15,8 @@ from typing import Any
 from charlm import __version__
 from charlm.checkpoint import Checkpoint, Run
 from charlm.config import PRESETS, Config, Tables, choose_preset, resolve
-from charlm.corpus import Corpus
-from charlm.dataset import Data, Progress, prepare, read
+from charlm.corpus import Announce, Corpus
+from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.runtime import cores, gpu_present, lane_groups
 from charlm.streams import Lanes
@@ -52,14 +52,14 @@ class Request:
 
 def open_session(
     request: Request,
-    reading: Callable[[Sequence[str]], Progress] = lambda paths: lambda count: None,
+    reading: Announce = lambda size: lambda count: None,
     encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
 ) -> Session:
     """Makes a new run, or opens the one to resume. Imports no TensorFlow.
 
     Args:
         request: what the user said.
-        reading: given the corpus paths, returns what is called with the bytes read.
+        reading: given the size of the corpus in bytes, returns what is called with the bytes read.
         encoding: given the number of characters, returns what is called with the characters encoded.
 
     Raises:
@@ -72,7 +72,7 @@ def open_session(
     if not request.paths:
         raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
     paths = list(request.paths)
-    corpus = read(paths, resolve(request.settings).data, reading(paths))
+    corpus = read(paths, resolve(request.settings).data, reading)
     preset, choice = request.preset, f"preset {request.preset}"
     if preset is None:
         preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
@@ -129,6 +129,7 @@ def _record(config: Config, data: Data, paths: Sequence[str], preset: str, group
         "preset": preset,
         "corpus": {
             "paths": [p if p == "-" else str(Path(p).absolute()) for p in paths],
+            "files": len(corpus.files),
             "bytes": corpus.bytes,
             "chars": corpus.chars,
             "sha256": corpus.sha256,
@@ -144,7 +145,7 @@ def _record(config: Config, data: Data, paths: Sequence[str], preset: str, group
 def _resumed(
     run: Run,
     request: Request,
-    reading: Callable[[Sequence[str]], Progress],
+    reading: Announce,
     encoding: Callable[[int], Progress],
 ) -> Session:
     record = run.record
@@ -160,7 +161,7 @@ def _resumed(
             if now != before and key not in FREE:
                 raise UsageError(f"{run.name}: {key} was {before}, now {now}; resume with what it began with")
     paths = list(request.paths) or record["corpus"]["paths"]
-    corpus = read(paths, config.data, reading(paths))
+    corpus = read_again(paths, config.data, record["corpus"], reading)
     _check_corpus(run, corpus, record["corpus"])
     checkpoint = run.last()
     data = prepare(corpus, config.data, checkpoint.tokenizer() if checkpoint else None, encoding(corpus.chars))

@@ -14,8 +14,9 @@ from charlm.cells import CELLS
 from charlm.checkpoint import Run, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import UsageError
-from charlm.export import FORMATS, TITLE, Format, ParityError, export, format_for, format_of, readme, savedmodel
+from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, readme, savedmodel
 from charlm.export.parity import BOUND, Parity
+from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
 from charlm.tokenizers import TOKENIZERS
 
@@ -73,7 +74,7 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"run", out.name} | ({card.name} if suffix else set())
     assert all(str(check) in card.read_text() for check in (found, *others))
     assert all(check.difference is None or check.holds for check in others)
-    assert card.read_text().startswith(f"# {out.name}\n\n{TITLE} ")
+    assert card.read_text().startswith(f"# {out.name}\n\n{EXPORT_TITLE} ")
     assert "-out" not in card.read_text()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ import click
 from tqdm import tqdm
 
 from charlm.events import Evaluated, Event, Finished, Sampled, Started, Stepped
-from charlm.sources import raw_bytes, resolve
 
 REASONS = {
     "done": "done",
@@ -47,9 +46,9 @@ def progress_bars() -> Iterator[Callable[..., Callable[[int], None]]]:
             done.close()
 
 
-def reading_bar(bar: Callable[..., Callable[[int], None]]) -> Callable[[Sequence[str]], Callable[[int], None]]:
+def reading_bar(bar: Callable[..., Callable[[int], None]]) -> Callable[[int], Callable[[int], None]]:
     """A bar over the bytes of a corpus."""
-    return lambda paths: bar("reading", raw_bytes(resolve(list(paths))), "B")
+    return lambda size: bar("reading", size, "B")
 
 
 class TrainingDisplay:

@@ -70,6 +70,7 @@ def command(
     with progress_bars() as bar:
         request = Request(corpora, tables, models, name, preset, resume)
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
+    say(str(session.data.corpus))
     say(session.choice)
     start_tensorflow(side_by_side=True, debug=debug)
     from charlm.training import Training

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, named
+from charlm.files import EXPORT_TITLE
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -56,7 +57,6 @@ FORMATS = {
     "litert": Format("charlm.export.litert", ".tflite"),
     "html": Format("charlm.export.html", ".html", cells=STOCK_CELLS, tokenizers=TOKENIZERS),
 }
-TITLE = "A recurrent language model, exported from charlm"  # how the README of an export begins, below its heading
 
 
 class ParityError(CharlmError):
@@ -136,7 +136,7 @@ def _check_replaced(destination: Path, draft: Path) -> None:
 
 
 def _is_readme(path: Path) -> bool:
-    return path.is_file() and TITLE in path.read_text("utf-8", "replace")
+    return path.is_file() and EXPORT_TITLE in path.read_text("utf-8", "replace")
 
 
 def export(

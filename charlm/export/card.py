@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from charlm import __version__
 from charlm.api import LanguageModel
-from charlm.export import TITLE
 from charlm.export.parity import Parity
+from charlm.files import EXPORT_TITLE
 from charlm.tokenizers import CharTokenizer
 
 
@@ -32,7 +32,7 @@ def card(language_model: LanguageModel, title: str, format_name: str, usage: str
         symbols = f"\n## Symbols\n\n```json\n{json.dumps(tokenizer.characters, ensure_ascii=False)}\n```\n"
     return f"""# {title}
 
-{TITLE} {__version__} as `{format_name}`.
+{EXPORT_TITLE} {__version__} as `{format_name}`.
 
 - {model.cell.upper()}, {layers} of {model.units} units, {language_model.model.count_params():,} parameters
 - {tokenizer.vocabulary} ids, `{tokenizer.name}`: {tokenizer.about}
