@@ -354,9 +354,7 @@ def find_run(model: str | None, models: Path) -> Run:
         raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/{meant}")
     trained = [run for run in runs(models) if run.checkpoints()]
     if not trained:
-        raise ModelError(
-            f"no trained model under {models}/ yet; train one first (charlm train, or charlm.train in Python)"
-        )
+        raise ModelError(f"no trained model under {models}/ yet; train one first, with charlm train TEXT")
     return trained[-1]
 
 
