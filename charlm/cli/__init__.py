@@ -13,8 +13,8 @@ from typing import NoReturn
 import click
 
 from charlm import __version__
-from charlm.cli.options import as_typed
-from charlm.errors import CharlmError, spelled
+from charlm.cli.options import as_typed, set_by_environment
+from charlm.errors import CharlmError, nearest, spelled
 
 STARTED = time.monotonic()
 
@@ -24,7 +24,9 @@ COMMANDS = {
     "generate": "charlm.cli.generate",
     "export": "charlm.cli.export",
     "serve": "charlm.cli.serve",
+    "runs": "charlm.cli.runs",
     "info": "charlm.cli.info",
+    "cache": "charlm.cli.cache",
     "env": "charlm.cli.env",
     "tokenize": "charlm.cli.tokenize",
     "corpus": "charlm.cli.corpus",
@@ -46,6 +48,30 @@ class _Commands(click.Group):
                 option.envvar = f"CHARLM_{cmd_name}_{flag}".upper()
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "help":
+            args = [*args[1:], "--help"]
+        if args[0] == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}'{nearest(args[0], COMMANDS)}")
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            _warn_of_variables(args[0], command)
+        return name, command, rest
+
+
+def _warn_of_variables(name: str, command: click.Command) -> None:
+    """A variable that is meant for a command but is none of its options is no error: another version may have it."""
+    known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
+    for variable in os.environ:
+        if variable.startswith(f"CHARLM_{name.upper()}_") and variable not in known:
+            meant = nearest(variable, known)
+            logging.getLogger("charlm").warning("%s: charlm %s has no such option%s", variable, name, meant)
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="charlm", message="%(prog)s %(version)s")
@@ -60,6 +86,14 @@ def cli(ctx: click.Context, debug: bool) -> None:
         charlm export serving/
 
     Every option can also be set by an environment variable, CHARLM_<COMMAND>_<OPTION>.
+
+    The Tab key completes commands, options and the names of runs after one of these lines:
+
+    \b
+        eval "$(_CHARLM_COMPLETE=bash_source charlm)"      in ~/.bashrc
+        eval "$(_CHARLM_COMPLETE=zsh_source charlm)"       in ~/.zshrc
+        _CHARLM_COMPLETE=fish_source charlm | source       in ~/.config/fish/config.fish
+
     Exit codes: 0 done, 1 other failure, 2 wrong usage, 3 bad input data, 4 training diverged, 5 no such or a damaged
     model, 130 interrupted.
     """
@@ -81,8 +115,13 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        _exit(error.exit_code)
     except click.ClickException as error:
         ctx = getattr(error, "ctx", None)
+        if isinstance(error, click.BadParameter) and ctx and error.param and set_by_environment(ctx, error.param):
+            error.param_hint = f"'{error.param.envvar}'"
         _exit(error.exit_code, f"{error.format_message()} (see: {ctx.command_path if ctx else 'charlm'} --help)")
     except CharlmError as error:
         if debug:
@@ -91,7 +130,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _exit(1, f"{type(error).__name__}: {error} (run charlm --debug ... for the traceback)")
+        _exit(1, f"failed unexpectedly: {error} (charlm --debug ... shows where)")
 
 
 def _exit(code: int, message: str = "") -> NoReturn:

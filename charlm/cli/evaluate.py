@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from charlm.cli import completion
 from charlm.cli.options import EVALUATION, json_option, model_options, settings
 from charlm.config import EvaluationConfig, Tables
 
 
 @click.command()
-@click.argument("corpora", metavar="[CORPUS...]", nargs=-1)
+@click.argument("corpora", metavar="[CORPUS...]", nargs=-1, shell_complete=completion.files)
 @model_options
 @settings(EVALUATION)
 @json_option

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ import click
 
 from charlm.cli.options import SAMPLING, json_option, model_options, settings
 from charlm.config import SampleConfig, Tables
-from charlm.errors import DataError, UsageError
+from charlm.errors import DataError, UsageError, named
 
+ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 BETWEEN_SAMPLES = "-" * 40
+_log = logging.getLogger("charlm")
 
 
 @click.command()
@@ -22,6 +26,9 @@ BETWEEN_SAMPLES = "-" * 40
 @click.option("--prompt", help="Text to go on from; may be empty.")
 @click.option("--prompt-file", type=click.Path(path_type=Path), help="The same, from a UTF-8 file.")
 @settings(SAMPLING)
+@click.option(
+    "-e", "--escapes", is_flag=True, help=r"In --prompt and --stop, read \n as a line end, \t as a tab, \\ as \."
+)
 @click.option("--no-echo", is_flag=True, help="Write what follows the prompt alone.")
 @click.option("--strict", is_flag=True, help="Refuse a prompt with characters that the model has never seen.")
 @json_option
@@ -34,6 +41,7 @@ def command(
     prompt: str | None,
     prompt_file: Path | None,
     settings: Tables,
+    escapes: bool,
     no_echo: bool,
     strict: bool,
     as_json: bool,
@@ -46,22 +54,35 @@ def command(
     """
     from charlm.runtime import start_tensorflow
 
-    asked = SampleConfig.from_dict(settings.get("sample", {}))
-    text = _prompt(prompt, prompt_file)
+    sample = settings.get("sample", {})
+    if "stop" in sample:
+        sample["stop"] = tuple(_typed(text, "sample.stop", escapes) for text in sample["stop"])
+    asked = SampleConfig.from_dict(sample)
+    text = _prompt(prompt and _typed(prompt, "prompt", escapes), prompt_file)
     start_tensorflow(side_by_side=asked.precision == "bfloat16", debug=debug)
     from charlm.api import load
 
     loaded = load(model, checkpoint=checkpoint, models=models)
     _warn_of_unseen(loaded.unseen(text), strict)
-    config = dataclasses.replace(loaded.config.sample, **settings.get("sample", {}))
+    config = dataclasses.replace(loaded.config.sample, **sample)
     if config.seed is None:
         config = dataclasses.replace(config, seed=secrets.randbelow(2**31))
     _write(loaded.stream(text, config), "" if no_echo else text, config.samples == 1, as_json)
 
 
+def _typed(text: str, option: str, escapes: bool) -> str:
+    """A text of the command line, where few shells make a line end of a backslash and an n."""
+    if escapes:
+        return re.sub(r"\\([nt\\])", lambda found: ESCAPES[found[1]], text)
+    if found := re.search(r"\\[nt]", text):
+        meant = f"a backslash and {found[0][1]} are read as they are; with {named('escapes', True)} they are one symbol"
+        _log.warning("%s '%s': %s", named(option), text, meant)
+    return text
+
+
 def _prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
-        raise UsageError("--prompt and --prompt-file exclude each other")
+        raise UsageError(f"{named('prompt')} and {named('prompt_file')} exclude each other")
     if prompt is not None:
         return prompt
     if file is None and sys.stdin.isatty():
@@ -72,7 +93,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{file or 'standard input'}: byte {error.start} is not UTF-8") from None
     except OSError as error:
-        raise UsageError(f"--prompt-file {file}: {error.strerror}") from None
+        raise UsageError(f"{named('prompt_file')} {file}: {error.strerror}") from None
     if file is None and text.endswith("\n"):
         text = text[:-2] if text.endswith("\r\n") else text[:-1]
     return text

@@ -10,11 +10,19 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from charlm.cli import completion
 from charlm.config import DataConfig, EvaluationConfig, ModelConfig, SampleConfig, Tables, TrainConfig
-from charlm.errors import UsageError, in_python
+from charlm.errors import UsageError, in_python, nearest
 from charlm.settings import Setting, in_file
 
 Command = Callable[..., Any]
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; a near miss is told which was meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return super().get_invalid_choice_message(value, ctx).rstrip(".") + nearest(str(value), self.choices)
 
 
 class _Text(click.ParamType[str]):
@@ -36,11 +44,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
     return click.option(
         flag,
         name,
-        type=click.Choice(setting.choices)
-        if setting.choices
-        else _Text()
-        if multiple
-        else (parts or [setting.kind])[0],
+        type=Choice(setting.choices) if setting.choices else _Text() if multiple else (parts or [setting.kind])[0],
         default=None,
         help=setting.help,
         multiple=multiple,
@@ -61,11 +65,16 @@ def as_typed(setting: str, value: object = None) -> str:
         return in_python(setting, value)
     if value is not None:
         return flag if value is True else f"{flag} {value}"
-    source = ctx.get_parameter_source(str(option.name))
+    if set_by_environment(ctx, option):
+        return str(option.envvar)
     toml, tables = ctx.meta.get(TOML, ("", {}))
-    if source is ParameterSource.DEFAULT and key in tables.get(table, ()):
-        return in_file(toml, setting)
-    return str(option.envvar) if source is ParameterSource.ENVIRONMENT else flag
+    unset = ctx.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT
+    return in_file(toml, setting) if unset and key in tables.get(table, ()) else flag
+
+
+def set_by_environment(ctx: click.Context, option: click.Parameter) -> bool:
+    """Whether an option has its value from its environment variable."""
+    return ctx.get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT
 
 
 def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
@@ -111,10 +120,17 @@ def models_option(command: Command) -> Command:
 def model_options(command: Command) -> Command:
     """Which trained model a command reads."""
     command = click.option(
-        "--checkpoint", default="best", show_default=True, callback=_checkpoint, help="best, last, or a step."
+        "--checkpoint",
+        default="best",
+        show_default=True,
+        callback=_checkpoint,
+        shell_complete=completion.checkpoints,
+        help="best, last, or a step.",
     )(command)
     command = models_option(command)
-    return click.option("--model", help="A run directory or its name [the newest run].")(command)
+    return click.option(
+        "--model", shell_complete=completion.run_names, help="A run directory or its name [the newest run]."
+    )(command)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")

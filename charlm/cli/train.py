@@ -9,8 +9,8 @@ from types import FrameType
 
 import click
 
-from charlm.cli import STARTED
-from charlm.cli.options import TOML, TRAINING, models_option, settings
+from charlm.cli import STARTED, completion
+from charlm.cli.options import TOML, TRAINING, Choice, models_option, settings
 from charlm.config import PRESETS, Config, Tables, overlay, read_toml
 from charlm.errors import Interrupted
 
@@ -32,11 +32,9 @@ class _Stop:
 
 
 @click.command()
-@click.argument("corpora", metavar="CORPUS...", nargs=-1)
-@click.option("--name", help="Name of the run [after the corpus, numbered].")
-@click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help=PRESET_HELP + " [by corpus size, hardware and --minutes]."
-)
+@click.argument("corpora", metavar="CORPUS...", nargs=-1, shell_complete=completion.files)
+@click.option("--name", shell_complete=completion.run_names, help="Name of the run [after the corpus, numbered].")
+@click.option("--preset", type=Choice(list(PRESETS)), help=PRESET_HELP + " [by corpus size, hardware and --minutes].")
 @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML with tables model, data, train, sample.")
 @click.option("--resume", is_flag=True, help="Go on with the run called --name, exactly where it stopped.")
 @models_option

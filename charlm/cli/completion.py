@@ -1,0 +1,33 @@
+"""What the Tab key completes: names of runs, their checkpoints, files. It reads folders alone, so that it is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def _models(ctx: click.Context) -> Path:
+    return Path(ctx.params.get("models") or "models")
+
+
+def run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The runs under --models whose names begin so; folders, once there is a slash."""
+    if "/" in incomplete:
+        return [CompletionItem(incomplete, type="dir")]
+    names = sorted(path.parent.name for path in _models(ctx).glob("*/config.json"))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """best, last, and the steps that the run called --model has."""
+    model = str(ctx.params.get("model") or "*")
+    steps = {int(path.name[5:]) for path in _models(ctx).glob(f"{model}/checkpoints/step-*") if path.name[5:].isdigit()}
+    known = ["best", "last", *map(str, sorted(steps))]
+    return [CompletionItem(one) for one in known if one.startswith(incomplete)]
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files and folders."""
+    return [CompletionItem(incomplete, type="file")]

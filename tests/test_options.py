@@ -1,0 +1,193 @@
+"""Options as people type them: near misses, variables of the environment, escapes, the Tab key, the list of runs."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from tqdm.utils import disp_len
+
+from charlm.checkpoint import Run
+from charlm.cli import COMMANDS, cli, main
+from charlm.cli.generate import _typed
+from charlm.cli.runs import described, table
+from charlm.errors import spelled
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = next((ROOT / "models").glob("*/config.json")).parent
+
+
+@pytest.fixture
+def charlm(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*words, **env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A folder with a good run, one with a wide name, a damaged one, one without a checkpoint, and something else."""
+    folder = tmp_path / "models"
+    for name in ("good", "日本語のモデルの名前"):
+        shutil.copytree(SHIPPED, folder / name)
+    shutil.copytree(SHIPPED, folder / "damaged")
+    weights = next((folder / "damaged").rglob("weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    shutil.copytree(SHIPPED, folder / "empty", ignore=shutil.ignore_patterns("step-*"))
+    shutil.copytree(SHIPPED, folder / "foreign", ignore=shutil.ignore_patterns("step-*"))
+    (folder / "foreign" / "config.json").write_text("[]")
+    (folder / "notes").mkdir()
+    return folder
+
+
+def test_charlm_alone_prints_its_help_in_lines(charlm):
+    code, out, err = charlm()
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) > 20
+    assert max(map(len, err.splitlines())) <= 90
+    assert err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "words", [["-h"], ["--help"], ["help"], *([name, "-h"] for name in COMMANDS), ["help", "train"]]
+)
+def test_every_command_has_help(charlm, words):
+    code, out, err = charlm(*words)
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: ")
+    assert len(out.splitlines()) > 5
+
+
+def test_version(charlm):
+    assert charlm("--version")[1].startswith("charlm ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "No such command 'trian'; did you mean train?"),
+        (["train", "x", "--lane", "5"], "--lanes"),
+        (["train", "x", "--cell", "ltsm"], "did you mean lstm?"),
+        (["train", "x", "--preset", "smal"], "did you mean small?"),
+        (["info", "--models", ROOT / "models", "--model", SHIPPED.name[:-1]], f"did you mean {SHIPPED.name}?"),
+    ],
+)
+def test_a_near_miss_is_told_what_was_meant(charlm, words, says):
+    code, out, err = charlm(*words)
+    assert (code in (2, 5), out) == (True, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_wrong_variable_is_named_not_the_option(charlm, tmp_path):
+    (tmp_path / "text.txt").write_text("It was the best of times. " * 99)
+    for value in ("x", "0"):
+        code, _, err = charlm("train", tmp_path / "text.txt", CHARLM_TRAIN_UNITS=value)
+        assert code == 2
+        assert "CHARLM_TRAIN_UNITS" in err
+        assert "--units" not in err
+
+
+def test_a_misspelt_variable_is_warned_of(charlm, caplog, models):
+    assert charlm("runs", "--models", models, CHARLM_RUNS_MODEL="x")[0] == 0
+    assert "CHARLM_RUNS_MODEL: charlm runs has no such option; did you mean CHARLM_RUNS_MODELS?" in caplog.text
+
+
+def test_a_stop_text_with_a_blank_in_the_environment_is_one_text():
+    command = cli.get_command(None, "generate")
+    os.environ["CHARLM_GENERATE_STOP"] = "zzz block"
+    try:
+        context = command.make_context("generate", [])
+    finally:
+        del os.environ["CHARLM_GENERATE_STOP"]
+    assert context.params["sample__stop"] == ("zzz block",)
+
+
+def test_a_backslash_and_an_n_are_a_line_end_when_asked_for_and_warned_of_otherwise(caplog):
+    assert _typed(r"A\nB\t\\n", "prompt", True) == "A\nB\t\\n"
+    assert not caplog.records
+    with spelled(lambda setting, value=None: "--" + setting.rpartition(".")[2]):
+        assert _typed(r"\n", "sample.stop", False) == r"\n"
+    assert "--stop '\\n': " in caplog.text
+    assert "--escapes" in caplog.text
+
+
+def test_the_tab_key_completes_commands_runs_and_checkpoints(models):
+    def completed(*words, incomplete=""):
+        shell = ShellComplete(cli, {}, "charlm", "_CHARLM_COMPLETE")
+        return [item.value for item in shell.get_completions(list(words), incomplete)]
+
+    assert completed(incomplete="tr") == ["train"]
+    assert completed("generate", "--models", str(models), "--model", incomplete="g") == ["good"]
+    assert "damaged" in completed("train", "--models", str(models), "--name")
+    step = next((SHIPPED / "checkpoints").iterdir()).name.removeprefix("step-").lstrip("0")
+    found = completed("info", "--models", str(models), "--model", "good", "--checkpoint")
+    assert found == ["best", "last", step]
+    assert completed("train", "--cell", incomplete="g") == ["gru"]
+    assert "--lanes" in completed("train", incomplete="--la")
+    assert "bash_source" in cli.help
+
+
+def test_charlm_runs_lists_what_there_is_and_says_what_is_damaged(charlm, models):
+    code, out, err = charlm("runs", "--models", models)
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines.keys() == {"NAME", "good", "日本語のモデルの名前", "damaged", "empty", "foreign"}
+    assert "damaged" in lines["damaged"].removeprefix("damaged")
+    assert "damaged" in lines["foreign"]
+    assert "untrained" in lines["empty"]
+    assert "lstm" in lines["good"]
+    assert "MB" in lines["good"]
+    listed = [json.loads(line) for line in charlm("runs", "--models", models, "--json")[1].splitlines()]
+    about = next(one for one in listed if one["name"] == "good")
+    assert 1 < about["bits_per_char"] < 3
+    assert about["bytes"] > 100_000
+    assert next(one for one in listed if one["name"] == "damaged")["why"].endswith("has changed since it was written")
+
+
+def test_no_runs_yet_says_how_to_train_one(charlm, tmp_path):
+    code, out, err = charlm("runs", "--models", tmp_path)
+    assert (code, out) == (0, "")
+    assert "charlm train TEXT" in err
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_list_of_runs_keeps_to_the_width_of_the_terminal(models, width):
+    from charlm.cli.runs import _row
+
+    rows = [_row(described(Run(path.parent))) for path in models.glob("*/config.json")]
+    lines = table(rows, width)
+    assert max(map(disp_len, lines)) <= width
+    assert all("BITS/CHAR" in line for line in lines[:1])
+    assert ("TEXT" in lines[0]) == (width == 200)
+
+
+def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
+    (tmp_path / "ids").mkdir()
+    (tmp_path / "ids" / "a.npy").write_bytes(bytes(1500))
+    code, out, err = charlm("cache", CHARLM_CACHE=str(tmp_path))
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "ids") in out
+    assert "1 files, 1.50kB" in out
+    assert json.loads(charlm("cache", "--clear", "--json")[1]) == {
+        "path": str(tmp_path / "ids"),
+        "files": 1,
+        "bytes": 1500,
+        "cleared": True,
+    }
+    assert not list((tmp_path / "ids").iterdir())
+    assert "0 files" in charlm("cache")[1]
