@@ -3,9 +3,21 @@ VENV := .venv
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
+# pip says nothing while it downloads and unpacks: the growing environment shows that it is at work.
+define installed
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '$(1)' & pip=$$!; seconds=0; \
+	trap 'kill $$pip 2>/dev/null' EXIT; \
+	while sleep 1 && kill -0 $$pip 2>/dev/null; do \
+		seconds=$$((seconds + 1)); \
+		[ $$((seconds % 10)) -gt 0 ] || echo "  $$seconds s: $$(du -sh $(VENV) | cut -f1) in $(VENV)"; \
+	done; wait $$pip
+	@touch $@
+endef
+
 .PHONY: demo test resume-proof proofs parity load bench small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
+	@echo "Training for two minutes on $(CORPUS); then the model writes."
 	$(CHARLM) train $(CORPUS) --minutes 2
 	$(CHARLM) generate --prompt "The " --length 400 --seed 1
 
@@ -38,21 +50,18 @@ data/pydocs.txt: | $(VENV)/.installed
 	$(CHARLM) corpus pydocs $@
 
 $(VENV)/.installed: pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable .
-	touch $@
+	@echo "Installing charlm and TensorFlow into $(VENV): 0.7 GB to download, 2.2 GB on the disk, two to five minutes."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(call installed,.)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --editable '.[dev]'
-	touch $@
+	$(call installed,.[dev])
 
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
-	$(VENV)/bin/pip install --quiet --editable '.[openvino]'
-	touch $@
+	$(call installed,.[openvino])
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --editable '.[bench]'
-	touch $@
+	$(call installed,.[bench])
 
 clean:  ## the environment and caches; trained models stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

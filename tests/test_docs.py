@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import click
@@ -74,3 +75,13 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path))
     Path("corpus.txt").write_text("It was the best of times, it was the worst of times, " * 400)
     exec(code.replace("minutes=2", "steps=5, units=16"), {})
+
+
+def test_make_demo_says_what_it_downloads_and_how_long_it_takes(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"))
+    shown = subprocess.run(["make", "-n", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    first = shown.splitlines()[0]
+    for said in ("0.7 GB to download", "2.2 GB on the disk", "minutes"):
+        assert said in first
+    assert "two minutes" in shown.splitlines()[-3]
