@@ -1,16 +1,16 @@
 """The network: both engines agree, weights interchange with Keras, state is explicit, dropout is variational."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from charlm.cells import CELLS
 from charlm.config import CELL_NAMES, ModelConfig
-from charlm.model import Decoder, build_model
+from charlm.model import KERAS_LAYERS, Decoder, build_model
 
 IDS = tf.constant(np.random.default_rng(0).integers(0, 11, (21, 3)), tf.int32)
 each_cell = pytest.mark.parametrize("cell", CELLS)
+each_stock_cell = pytest.mark.parametrize("cell", KERAS_LAYERS)
 
 
 def make(cell, engine="recurrence", **options):
@@ -26,7 +26,7 @@ def test_every_cell_has_its_name_in_the_configuration():
     assert tuple(CELLS) == CELL_NAMES
 
 
-@each_cell
+@each_stock_cell
 @pytest.mark.parametrize("carry", [None, 7])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.4}, {"tie": True}, {"embedding": 6}, {"units": 8}])
 def test_engines_agree(cell, carry, options):
@@ -38,7 +38,7 @@ def test_engines_agree(cell, carry, options):
     assert apart(*outputs) < 1e-13
 
 
-@each_cell
+@each_stock_cell
 def test_engines_have_the_same_gradient(cell):
     found = []
     for engine in ("recurrence", "keras"):
@@ -64,12 +64,10 @@ def test_the_table_of_a_small_vocabulary_changes_nothing(cell):
     assert apart(a, b[:, :, :11]) < 1e-13
 
 
-@each_cell
+@each_stock_cell
 def test_recurrent_weights_interchange_with_keras(cell):
     model = make(cell, layers=1)
-    layer = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[cell](
-        24, return_sequences=True, dtype="float64"
-    )
+    layer = KERAS_LAYERS[cell](24, return_sequences=True, dtype="float64")
     inputs = tf.gather(model.embedding.value, tf.transpose(IDS))
     layer.build(inputs.shape)
     layer.set_weights(
@@ -146,7 +144,7 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@each_cell
+@each_stock_cell
 def test_low_precision_of_keras_layers_stays_near(cell, precision):
     config = ModelConfig(cell=cell, layers=1, units=24, vocabulary=11)
     exact, low = build_model(config, engine="keras"), build_model(config, engine="keras", precision=precision)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import charlm
-from charlm import config
 from charlm.cells import CELLS, Cell
 from charlm.cli import cli
+from charlm.config import DataConfig, ModelConfig
 from charlm.errors import UsageError
 from charlm.export import FORMATS, export, onnx_files, parity
 from charlm.export.codec import CODECS
 from charlm.model import KERAS_LAYERS
+from charlm.sampling import SAMPLERS
+from charlm.settings import one_of
 from charlm.tokenizers import TOKENIZERS, UNKNOWN_BYTES, Tokenizer
 
 WORDS = "the cat sat on the mat , and the dog sat on the log .\n" * 60
@@ -84,9 +87,10 @@ def toys(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder))
         patch.setitem(CELLS, "mgu", MGU())
-        patch.setattr(config, "CELL_NAMES", tuple(CELLS))
         patch.setitem(TOKENIZERS, "words", Words)
-        patch.setattr(config, "TOKENIZER_NAMES", tuple(TOKENIZERS))
+        for table, key, names in ((ModelConfig, "cell", CELLS), (DataConfig, "tokenizer", TOKENIZERS)):
+            declared = [replace(one, allowed=one_of(*names)) if one.key == key else one for one in table.settings()]
+            patch.setattr(table, "settings", staticmethod(lambda declared=declared: declared))
         patch.setattr(parity, "SYMBOLS", 40)
         patch.setattr(parity, "GREEDY", 20)
         for cell, tokenizer in (("mgu", "char"), ("lstm", "words"), ("mgu", "words")):
@@ -140,3 +144,16 @@ def test_what_formats_say_that_they_take_is_what_they_have():
     assert set(FORMATS["savedmodel"].tokenizers) == set(CODECS)
     assert set(FORMATS["keras"].cells) == set(KERAS_LAYERS)
     assert set(FORMATS["onnx"].cells) == set(onnx_files.OPERATORS) == set(onnx_files.GATES)
+
+
+def test_the_help_of_export_lists_every_format():
+    said = CliRunner().invoke(cli, ["export", "--help"]).output
+    for name, made in FORMATS.items():
+        assert re.search(rf"(?m)^  {name} +\w+", said), name
+        assert (made.suffix or "") in said
+
+
+def test_the_help_of_generate_gives_the_order_of_the_samplers():
+    said = " ".join(CliRunner().invoke(cli, ["generate", "--help"]).output.split())
+    order = re.search(r"The samplers apply in this order: (.*?)\.", said)[1]
+    assert [re.sub(r"\W", "_", name) for name in order.split(", ")] == list(SAMPLERS)

@@ -24,7 +24,7 @@ from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
 from charlm.model import Decoder, ModelState
 from charlm.runtime import portable
-from charlm.sampling import draw, restrict
+from charlm.sampling import SAMPLERS, draw, restrict
 
 WEIGHTS = np.float32
 
@@ -36,7 +36,7 @@ SAMPLING = {
     "seed": (tf.int32, "the same seed draws the same"),
 }
 LONGEST = 1_000_000  # symbols of a text
-SETTINGS = ("temperature", "top_k", "top_p")
+SETTINGS = [name for name in SAMPLERS if name in SAMPLING]
 
 
 class Network(tf.Module):
