@@ -1,12 +1,14 @@
 """Python as people type it: one for many and many for one, `Path`, `bytes`, `None`, values of other libraries."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import charlm
 from charlm.errors import ModelError, UsageError
+from charlm.export import export
 
 TEXT = "It was the best of times, it was the worst of times, \n" * 60
 QUICK = {"steps": 3, "units": 8, "lanes": 4, "bptt": 16}
@@ -131,3 +133,10 @@ def test_two_threads_write_from_one_model(model):
     for thread in threads:
         thread.join()
     assert [written[n] for n in range(4)] == expected
+
+
+def test_an_export_goes_to_a_text_or_a_path_and_never_speaks_of_options(folder, model):
+    written = str(folder / "model.keras")
+    assert refused(UsageError, export, model, folder / "x.html", "kerras").endswith("did you mean keras?")
+    Path(written).touch()
+    assert refused(UsageError, export, model, written).endswith("exists; force=True replaces it")

@@ -10,7 +10,7 @@ import click
 
 from charlm.checkpoint import find_run
 from charlm.cli.bars import say
-from charlm.cli.options import json_option, model_options
+from charlm.cli.options import Choice, json_option, model_options
 from charlm.export import FORMATS, check_destination, check_model, export, format_for, readme
 
 
@@ -20,7 +20,7 @@ from charlm.export import FORMATS, check_destination, check_model, export, forma
 @click.option(
     "--format",
     "name",
-    type=click.Choice(list(FORMATS)),
+    type=Choice(list(FORMATS)),
     help="What to write [by DEST's ending: .keras, .tflite, .html; else savedmodel].",
 )
 @click.option("--force", is_flag=True, help="Replace an export that is there.")

@@ -13,6 +13,7 @@ A format is a module here and a line in `FORMATS`, which says what it has a path
 from __future__ import annotations
 
 import importlib
+import os
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
-from charlm.errors import CharlmError, UsageError, named
+from charlm.errors import CharlmError, UsageError, did_you_mean, named
 from charlm.files import EXPORT_TITLE
 
 if TYPE_CHECKING:
@@ -140,14 +141,17 @@ def _is_readme(path: Path) -> bool:
 
 
 def export(
-    language_model: LanguageModel, destination: Path, name: str | None = None, force: bool = False
+    language_model: LanguageModel,
+    destination: str | os.PathLike[str],
+    format: str | None = None,
+    force: bool = False,
 ) -> list[Parity]:
     """Writes a model in a format, with a README beside or in it, and checks it in every engine that there is.
 
     Args:
         language_model: what to export.
         destination: a directory or a file, as the format has it.
-        name: of the format, in `FORMATS`; None for that of the destination's ending, a SavedModel if it has none.
+        format: its name in `FORMATS`; None for that of the destination's ending, a SavedModel if it has none.
         force: replace an export that is there.
 
     Raises:
@@ -156,7 +160,10 @@ def export(
     """
     from charlm.export import card, parity
 
-    destination, name = destination.resolve(), name or format_for(destination)
+    destination = Path(destination).resolve()
+    name = format or format_for(destination)
+    if name not in FORMATS:
+        raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
     check_destination(destination, name, force)
     check_model(language_model.config, name)
     written = format_of(name)
