@@ -33,8 +33,8 @@ resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and
 proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py
 
-parity: $(VENV)/.installed-parity $(CORPUS)  ## docs/export.md: every export against its model
-	$(VENV)/bin/python benchmarks/parity.py $(CORPUS)
+parity: $(VENV)/.installed-parity $(CORPUS)  ## docs/export.md: every export against its model; MINUTES=10: a large one's
+	$(VENV)/bin/python benchmarks/parity.py $(CORPUS) $(MINUTES)
 
 load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
 	$(VENV)/bin/python benchmarks/load.py $(CORPUS)

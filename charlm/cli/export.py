@@ -46,8 +46,8 @@ def command(
     html        a page that writes text in any browser, alone and offline; weights in half precision
 
     What is written is loaded again by its own engine, reads 1000 symbols and writes 500; if the logits or the text
-    differ from the model's, nothing is left. A README.md in the directory, or DEST.md beside the file, says what goes
-    in and what comes out. onnx and litert need the extras charlm[onnx] and charlm[litert].
+    differ from the model's by more than rounding, nothing is left. A README.md in the directory, or DEST.md beside the
+    file, says what goes in and what comes out. onnx and litert need the extras charlm[onnx] and charlm[litert].
     """
     name = name or format_for(destination)
     check_destination(destination.resolve(), name, force)

@@ -171,8 +171,8 @@ def export(
     try:
         written.write(language_model, draft)
         script = parity.script_of(language_model)
-        live = parity.played_live(language_model, script, written.WEIGHTS)
-        found = [parity.compared(live, play, draft, script) for play in written.PLAYS]
+        reference = parity.Reference(language_model, written.WEIGHTS)
+        found = [parity.compared(reference, play, draft, script) for play in written.PLAYS]
         for check in found:
             if not check.holds:
                 raise ParityError(f"{destination}: not written, for it would not compute what the model does: {check}")
