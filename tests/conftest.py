@@ -21,6 +21,19 @@ def browser():
         opened.close()
 
 
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """One model behind one server, for all tests of what clients see."""
+    for name in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(name)
+    from serving import Server
+    from test_export import language_model
+
+    server = Server(language_model(tmp_path_factory.mktemp("serve"), "lstm", units=32))
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def errors():
     """Notes a relative error under (comparison, cell, layers), for the table at the end of the run, and returns it."""

@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 
 from charlm.cli.bars import say
-from charlm.cli.options import model_options
+from charlm.cli.options import Command, model_options
 from charlm.errors import CharlmError, UsageError
+from charlm.serve.limits import Limits
+from charlm.serve.site import Site, origin_of
 
 
 def _key(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -29,6 +31,37 @@ def _name(ctx: click.Context, option: click.Parameter, value: str | None) -> str
     if value is not None and not re.fullmatch(r"[^\s/:]+", value):
         raise click.BadParameter("is part of addresses: no space, slash or colon")
     return value
+
+
+def _public(ctx: click.Context, option: click.Parameter, value: str | None) -> str:
+    """An address of a site, with the path that a proxy puts before every address."""
+    if value is None:
+        return ""
+    try:
+        return "".join(origin_of(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no address of a site, such as https://example.com/charlm") from None
+
+
+def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    for value in values:
+        try:
+            origin, path = (value, "") if value in ("*", "null") else origin_of(value)
+        except ValueError:
+            origin, path = "", value
+        if path:
+            raise click.BadParameter(f"{value!r} is no site, such as https://example.com, nor * for every site")
+        found.append(origin)
+    return tuple(found)
+
+
+def _limits(command: Command) -> Command:
+    """An option for every limit of a request."""
+    for name, (default, about) in reversed(Limits.about().items()):
+        option = click.option(f"--max-{name}", type=click.IntRange(1), default=default, show_default=True, help=about)
+        command = option(command)
+    return command
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -71,9 +104,22 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     show_default=True,
     help="Texts that may wait when all rows are taken.",
 )
+@_limits
+@click.option(
+    "--public-url",
+    callback=_public,
+    help="Where browsers find the server behind a proxy: https://example.com, https://example.com/charlm.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    callback=_origins,
+    help="A site whose pages may ask (CORS); may be given several times. * is every site, null a page that is a file.",
+)
 @click.pass_obj
 def command(
     debug: bool,
+    /,
     model: str | None,
     models: Path,
     checkpoint: str,
@@ -82,6 +128,9 @@ def command(
     api_key: str | None,
     name: str | None,
     queue: int,
+    public_url: str,
+    allow_origin: tuple[str, ...],
+    **most: int,
 ) -> None:
     """Serve a trained model over HTTP, many texts at once.
 
@@ -89,6 +138,7 @@ def command(
     POST /v1/completions          OpenAI's completions, whole or streamed
     GET  /v1/models               the model there is
     POST /v1/models/NAME:predict  TensorFlow Serving's predictions
+    POST /tokenize /detokenize    symbols and their ids
     GET  /health /ready /metrics  whether it lives, whether it takes requests, Prometheus' metrics
     GET  /docs                    all of them, with examples
 
@@ -96,10 +146,11 @@ def command(
     or among hundreds. Needs the extra charlm[serve]. Ctrl-C writes what it has begun, for at most 30 seconds, and
     stops; a second one does not wait.
     """
+    limits = Limits(**{name.removeprefix("max_"): value for name, value in most.items()})
+    if limits.length > limits.symbols:
+        raise UsageError(f"--max-length {limits.length} is more than --max-symbols {limits.symbols}, of all texts")
     try:
         import uvicorn
-
-        from charlm.serve.limits import Limits
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: {error.name} is not installed; pip install 'charlm[serve]'") from None
     from charlm.runtime import start_tensorflow
@@ -116,11 +167,13 @@ def command(
     access.addHandler(logging.StreamHandler(sys.stderr))
     access.setLevel(logging.INFO)
     access.propagate = False
-    app = build(loaded, name, Engine(loaded, queue), Limits(), api_key)
+    app = build(loaded, name, Engine(loaded, queue), limits, api_key, Site(public_url, allow_origin), say)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that went away
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     shown = f"[{host}]" if ":" in host else host
-    say(f"{loaded.checkpoint.path} as {name} at http://{shown}:{listening.getsockname()[1]} (see /docs)")
+    url = f"http://{shown}:{listening.getsockname()[1]}"
+    url = f"{public_url}, behind a proxy of {url}" if public_url else url
+    say(f"{loaded.checkpoint.path} as {name} at {url} (see /docs); loading")
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([listening])

@@ -46,7 +46,7 @@ class Engine:
 
     def __init__(self, language_model: LanguageModel, waiting: int = 256) -> None:
         self.tokenizer, self._batch = language_model.tokenizer, Batch(language_model)
-        self._most_waiting = waiting
+        self.waiting = waiting
         self._waiting: deque[Slot] = deque()
         self._reading: list[Slot] = []
         self._slots: list[Slot | None] = [None] * self._batch.size
@@ -98,7 +98,7 @@ class Engine:
             if self._closing or self.failure:
                 raise Closed(self.failure or "the server is shutting down")
             free = self.rows - self.busy
-            if len(self._waiting) + len(slots) > self._most_waiting + free:
+            if len(self._waiting) + len(slots) > self.waiting + free:
                 raise Full(f"{self.busy} texts are being written, and {len(self._waiting)} wait")
             self._waiting.extend(slots)
             self._condition.notify()

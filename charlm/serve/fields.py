@@ -2,41 +2,115 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import base64
+import binascii
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, LiteralString, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from charlm.config import SampleConfig
-from charlm.errors import UsageError
+from charlm.errors import nearest
 
 LENGTH, TEMPERATURE = 200, 0.8  # where a request says nothing
-MOST = 1000  # texts that a request may list, to be refused for the limit
+
+Nothing: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]  # whether a value asks for nothing, in this request
 
 
-def _encodable(text: str) -> str:
+def wrong(message: str, name: str | None = None) -> PydanticCustomError:
+    """An error whose message is a sentence; `name` is the field where the place of the error does not say it."""
+    return PydanticCustomError("wrong", "{message}", {"message": message, "name": name})
+
+
+class Fields(BaseModel):
+    """A part of a request: unknown fields are refused by their names, others' fields taken where they ask for nothing.
+
+    Attributes:
+        foreign: fields that are not offered, each with what asks for nothing.
+        instead: fields that go by another name here.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    foreign: ClassVar[Mapping[str, Nothing]] = {}
+    instead: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        names = {*cls.model_fields, *cls.foreign}
+        for name in part.keys() - cls.model_fields.keys():
+            if name in cls.foreign:
+                if part[name] is not None and not cls.foreign[name](part[name], part):
+                    raise wrong(f"{name} is not offered here", name)
+            elif name in cls.instead:
+                raise wrong(f"there is no field {name!r} here; {cls.instead[name]} is what says it", name)
+            else:
+                raise wrong(f"there is no field {name!r} here{nearest(name, names)}", name)
+        return {name: value for name, value in part.items() if name in cls.model_fields}
+
+
+def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError("surrogate", "Half of a surrogate pair is no text") from None
+        raise PydanticCustomError("surrogate", "half of a surrogate pair is no text") from None
     return text
+
+
+def is_base64(value: Any) -> bool:
+    """Whether it is bytes as TensorFlow Serving has them in JSON."""
+    return isinstance(value, dict) and value.keys() == {"b64"}
+
+
+def _decoded(value: Any) -> Any:
+    if not is_base64(value):
+        return value
+    try:
+        return base64.b64decode(value["b64"], validate=True).decode()
+    except (binascii.Error, ValueError, TypeError):
+        raise PydanticCustomError("b64", "what is in b64 is not a text in UTF-8, in base 64") from None
+
+
+def _no_flag(kind: LiteralString) -> BeforeValidator:
+    """JSON's true is no number, though Python's is."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise PydanticCustomError(kind, "no number")
+        return value
+
+    return BeforeValidator(checked)
+
+
+def _instead_of(nothing: Any, ours: Any) -> BeforeValidator:
+    """Takes what others have for "nothing said" as ours."""
+    return BeforeValidator(lambda value: ours if value == nothing and not isinstance(value, bool) else value)
 
 
 def _as_generated(name: str) -> AfterValidator:
     """Refuses what `charlm generate` refuses."""
+    allowed = next(field.metadata["allowed"] for field in dataclasses.fields(SampleConfig) if field.name == name)
 
     def checked(value: Any) -> Any:
-        try:
-            SampleConfig(**{name: value})
-        except UsageError as error:
-            raise PydanticCustomError("refused", "{error}", {"error": str(error)}) from None
+        if value is not None and not allowed.holds(value):
+            raise PydanticCustomError("allowed", "{words}", {"words": allowed.words})
         return value
 
     return AfterValidator(checked)
 
 
-Temperature = Annotated[float, _as_generated("temperature")]
-Probability = Annotated[float, _as_generated("top_p")]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, AfterValidator(_encodable)]
+Whole = Annotated[int, _no_flag("int")]
+Real = Annotated[float, _no_flag("float")]
+Count = Annotated[Whole, Field(ge=0, lt=2**31)]
+Temperature = Annotated[Real, _as_generated("temperature")]
+Probability = Annotated[Real, _as_generated("top_p")]
+TopK = Annotated[Whole, _instead_of(-1, 0), _as_generated("top_k")]
+Seed = Annotated[
+    Whole | None, _instead_of(-1, None), _as_generated("seed"), Field(description="-1 or null is a random one.")
+]
+Text = Annotated[str, AfterValidator(encodable)]
+Bytes = Annotated[Text, BeforeValidator(_decoded)]

@@ -1,26 +1,17 @@
-"""What stands before the application: the API key, the size of a body, the access log, the metrics of requests."""
+"""What stands before the application: the path as it is meant, the API key, the page that asks, the size of a body."""
 
 from __future__ import annotations
 
 import hmac
-import json
-import logging
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
-from charlm.serve.metrics import Metrics
+from starlette.responses import RedirectResponse
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+from charlm.serve.access import PROBES, Application, Message, Receive, Send
+from charlm.serve.site import Site
 
-PROBES = ("/health", "/ready")  # not in the access log: they come every few seconds
-OPEN = ("/", "/docs", "/openapi.json", *PROBES)  # to everybody
-FILES = "/docs-files"  # what /docs loads, open too
-
-_log = logging.getLogger("charlm.access")
+FILES = "/docs-files"  # what /docs loads
+OPEN = ("/", "/docs", "/openapi.json", *PROBES)  # to everybody, as FILES are
 
 
 class Guard:
@@ -30,7 +21,7 @@ class Guard:
         app: the other.
         largest: bytes of a body.
         api_key: that a request must bear, if there is one.
-        metrics: what counts requests.
+        site: what is before the server, and who may ask.
         refusal: makes the answer to a refused request out of its path, a status and a message.
     """
 
@@ -39,47 +30,38 @@ class Guard:
         app: Application,
         largest: int,
         api_key: str | None,
-        metrics: Metrics,
+        site: Site,
         refusal: Callable[[str, int, str], Application],
     ) -> None:
-        self._app, self._largest, self._api_key = app, largest, api_key
-        self._metrics, self._refusal = metrics, refusal
+        self._app, self._largest, self._api_key, self._site, self._refusal = app, largest, api_key, site, refusal
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request: refused, or given on with its whole body read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            refused = self._refused(scope)
-            body = [] if refused else await self._body(receive)
-            if body is None:
-                refused = 413, f"a body of more than {self._largest:,} bytes"
-            if refused:
-                await self._refusal(scope["path"], *refused)(scope, receive, noted)
-            else:
-                await self._app(_as_json(scope), _replayed(body or [], receive), noted)
-        finally:
-            seconds = time.monotonic() - began
-            self._metrics.answered(scope["method"], status, seconds)
-            if scope["path"] not in PROBES:
-                line = {"method": scope["method"], "path": scope["path"], "status": status}
-                _log.info(json.dumps({**line, "seconds": round(seconds, 4)}))
+        if self._site.prefix and scope["path"] == self._site.prefix:  # a page's own links want the last slash
+            await RedirectResponse(self._site.prefix + "/")(scope, receive, send)
+            return
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the server leaves a HEAD's body out
+        scope = _as_json({**scope, "method": method, "path": self._site.within(scope["path"])})
+        refused = self._refused(scope)
+        body = [] if refused else await self._body(receive)
+        if body is None:
+            refused = 413, f"a body of more than {self._largest:,} bytes"
+        if refused:
+            await self._refusal(scope["path"], *refused)(scope, receive, send)
+        else:
+            await self._app(scope, _replayed(body or [], receive), send)
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
         headers = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if encoding != "identity":
+            return 415, f"a body in {encoding}: send it as it is"
         if self._api_key is None:
-            if scope["method"] == "POST" and _from_elsewhere(headers):
-                return 403, "asked by another site's page"
-            return None
+            why = self._site.refuses(headers) if scope["method"] == "POST" else None
+            return (403, why) if why else None
         if scope["path"] in OPEN or scope["path"].startswith(FILES + "/"):
             return None
         scheme, _, borne = headers.get(b"authorization", b"").partition(b" ")
@@ -98,17 +80,6 @@ class Guard:
             messages.append(message)
             more = message.get("more_body", False)
         return messages
-
-
-def _from_elsewhere(headers: dict[bytes, bytes]) -> bool:
-    """Whether a browser sends this for a page of another site, which it does without asking.
-
-    Over plain HTTP, but to this machine itself, a browser does not say so, and the page's origin has to be this host.
-    """
-    site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site == b"cross-site"
-    return b"origin" in headers and headers[b"origin"].partition(b"://")[2] != headers.get(b"host")
 
 
 def _as_json(scope: Message) -> Message:

@@ -8,42 +8,40 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, SkipValidation, ValidationError, model_validator
 
 from charlm.serve import fields
-from charlm.serve.service import Service, Writing
+from charlm.serve.refusals import sentence
+from charlm.serve.service import VERSION, Service, Writing
 from charlm.serve.slot import Piece
 from charlm.serve.slot import Request as Row
 
-VERSION = "1"
 
-
-class Instance(BaseModel):
+class Instance(fields.Fields):
     """One row of a prediction: the inputs of the exported model's `generate`."""
 
-    model_config = ConfigDict(extra="forbid")
-    prompt: fields.Text
+    prompt: fields.Bytes
     length: fields.Count = fields.LENGTH
     temperature: fields.Temperature = fields.TEMPERATURE
-    top_k: fields.Count = 0
+    top_k: fields.TopK = 0
     top_p: fields.Probability = 1.0
-    seed: fields.Seed | None = None
+    seed: fields.Seed = None
 
     @model_validator(mode="before")
     @classmethod
     def _prompt(cls, row: Any) -> Any:
-        """A row that is a string is its prompt."""
-        return {"prompt": row} if isinstance(row, str) else row
+        """A row that is a string, or one in base 64, is its prompt."""
+        return {"prompt": row} if isinstance(row, str) or fields.is_base64(row) else row
 
 
-class Prediction(BaseModel):
-    """TensorFlow Serving's request: rows (`instances`) or columns (`inputs`)."""
+class Prediction(fields.Fields):
+    """TensorFlow Serving's request: rows (`instances`) or columns (`inputs`). A text may be {"b64": ...}."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"instances": [{"prompt": "Once upon a time", "length": 100}]}]}
     )
     signature_name: str = ""
-    instances: Annotated[list[Instance], Field(max_length=fields.MOST)] | None = None
+    instances: Annotated[list[Instance] | None, SkipValidation] = None  # looked at when their number is known
     inputs: Any = None
 
 
@@ -53,25 +51,28 @@ def add_models(app: FastAPI, service: Service) -> None:
     def described() -> dict[str, Any]:
         engine = service.engine
         state = "END" if engine.failure else "AVAILABLE" if engine.ready.is_set() else "LOADING"
-        code = {"error_code": "INTERNAL" if engine.failure else "OK", "error_message": engine.failure or ""}
+        message = engine.failure or ("loading" if service.loading else "")
+        code = {"error_code": "INTERNAL" if engine.failure else "OK", "error_message": message}
         status = {"version": VERSION, "state": state, "status": code}
         about = {"id": service.name, "object": "model", "created": service.created, "owned_by": "charlm"}
         return about | {"model_version_status": [status]}
 
-    @app.get("/v1/models", summary="The models there are (OpenAI)")
+    @app.get("/v1/models", summary="The models there are", tags=["OpenAI"])
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [described()]}
 
-    @app.get("/v1/models/{name}/versions/" + VERSION, include_in_schema=False)
-    @app.get("/v1/models/{name}", summary="A model (OpenAI) and its state (TensorFlow Serving)")
-    async def model(name: str) -> dict[str, Any]:
-        service.known(name)
+    @app.get("/v1/models/{name}/versions/{version}", include_in_schema=False)
+    @app.get("/v1/models/{name}", summary="The model and its state", tags=["OpenAI", "TensorFlow Serving"])
+    async def model(name: str, request: Request) -> dict[str, Any]:
+        service.known(**request.path_params)
         return described()
 
-    @app.get("/v1/models/{name}/versions/" + VERSION + "/metadata", include_in_schema=False)
-    @app.get("/v1/models/{name}/metadata", summary="What goes into a prediction and comes out (TensorFlow Serving)")
-    async def metadata(name: str) -> dict[str, Any]:
-        service.known(name)
+    @app.get("/v1/models/{name}/versions/{version}/metadata", include_in_schema=False)
+    @app.get(
+        "/v1/models/{name}/metadata", summary="What goes into a prediction and comes out", tags=["TensorFlow Serving"]
+    )
+    async def metadata(name: str, request: Request) -> dict[str, Any]:
+        service.known(**request.path_params)
         kinds = {"prompt": "DT_STRING", "length": "DT_INT32", "temperature": "DT_FLOAT", "top_k": "DT_INT32"}
         kinds |= {"top_p": "DT_FLOAT", "seed": "DT_INT32"}
         out = {"text": "DT_STRING", "symbols": "DT_INT32"}
@@ -96,22 +97,23 @@ def _tensor(name: str, kind: str, shape: list[str]) -> dict[str, Any]:
 def add_predictions(app: FastAPI, service: Service) -> None:
     """Adds the addresses."""
 
-    @app.post("/v1/models/{name}/versions/" + VERSION + ":predict", include_in_schema=False)
-    @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs (TensorFlow Serving)")
+    @app.post("/v1/models/{name}/versions/{version}:predict", include_in_schema=False)
+    @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs", tags=["TensorFlow Serving"])
     async def predict(name: str, body: Prediction, request: Request) -> Response:
-        service.known(name)
+        service.known(**request.path_params)
         if body.signature_name not in ("", "serving_default", "generate"):
             raise HTTPException(404, "there are no signatures but serving_default and generate")
         if (body.instances is None) == (body.inputs is None):
             raise HTTPException(400, "either instances or inputs must be there")
-        instances = body.instances if body.instances is not None else _rows_of(body.inputs)
+        name, given = ("instances", body.instances) if body.instances is not None else ("inputs", _rows_of(body.inputs))
+        instances = _instances(name, given, service)
         lengths = [instance.length for instance in instances]
         service.allowed(len(instances), max(lengths, default=0), sum(lengths))
         rows, read = [], await service.read([instance.prompt for instance in instances])
         for instance, ids in zip(instances, read, strict=True):
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
             rows.append(Row(ids, instance.length, seed, instance.temperature, instance.top_k, instance.top_p))
-        pieces = await Writing(service, rows).whole(request)
+        pieces = await Writing(service, rows, request).whole(request)
         return await asyncio.to_thread(_answer, pieces, body.instances is not None)
 
 
@@ -135,25 +137,27 @@ def _answer(pieces: list[list[Piece]], in_rows: bool) -> Response:
     return JSONResponse({"outputs": {key: [row[key] for row in found] for key in found[0]} if found else {}})
 
 
-def _rows_of(inputs: Any) -> list[Instance]:
-    """The rows of columns; a column of one value, or a single value, is every row's."""
-    columns = inputs if isinstance(inputs, dict) else {"prompt": inputs}
-    prompts = columns.get("prompt")
-    if not isinstance(prompts, list):
-        prompts = [prompts]
-    if len(prompts) > fields.MOST:
-        raise HTTPException(400, f"inputs.prompt: more than {fields.MOST:,} texts")
-    rows = []
-    for n in range(len(prompts)):
-        row = {}
-        for key, column in columns.items():
-            values = column if isinstance(column, list) else [column]
-            if len(values) not in (1, len(prompts)):
-                raise HTTPException(400, f"inputs.{key}: {len(values)} values for {len(prompts)} prompts")
-            row[key] = values[n if len(values) > 1 else 0]
+def _instances(name: str, rows: Any, service: Service) -> list[Instance]:
+    """The rows of a request, once there are not too many of them."""
+    if not isinstance(rows, list):
+        raise HTTPException(400, f"{name} must be a list of rows")
+    service.checked("texts", len(rows), service.limits.texts)
+    found = []
+    for n, row in enumerate(rows):
         try:
-            rows.append(Instance.model_validate(row))
+            found.append(Instance.model_validate(row))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise HTTPException(400, f"{'.'.join(map(str, ('inputs', *first['loc'])))}: {first['msg']}") from None
-    return rows
+            message, _ = sentence(error.errors()[0], [name, n] if name == "instances" else [name])
+            raise HTTPException(400, message) from None
+    return found
+
+
+def _rows_of(inputs: Any) -> list[dict[str, Any]]:
+    """The rows of columns; a column of one value, or a single value, is every row's."""
+    columns = inputs if isinstance(inputs, dict) and not fields.is_base64(inputs) else {"prompt": inputs}
+    columns = {key: column if isinstance(column, list) else [column] for key, column in columns.items()}
+    count = len(columns.get("prompt", [None]))
+    for key, values in columns.items():
+        if len(values) not in (1, count):
+            raise HTTPException(400, f"inputs.{key}: {len(values)} values for {count} prompts")
+    return [{key: values[n if len(values) > 1 else 0] for key, values in columns.items()} for n in range(count)]

@@ -8,17 +8,22 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import HTTPException, Request
 
 from charlm.api import LanguageModel
 from charlm.generation import prompt_ids
+from charlm.serve.access import note
 from charlm.serve.engine import Closed, Engine, Full
 from charlm.serve.limits import Limits
 from charlm.serve.metrics import Metrics
+from charlm.serve.refusals import Refused
 from charlm.serve.slot import Piece
 from charlm.serve.slot import Request as Row
+
+Prompt: TypeAlias = str | list[int]
+VERSION = "1"  # of the model, for TensorFlow Serving's clients
 
 
 class Outbox:
@@ -51,9 +56,15 @@ class Writing:
         cancel: stops what is left of them.
     """
 
-    def __init__(self, service: Service, rows: Sequence[Row]) -> None:
-        """Raises HTTPException: 429 if too many wait, 503 if nothing is taken."""
+    def __init__(self, service: Service, rows: Sequence[Row], request: Request) -> None:
+        """Raises HTTPException: 429 if too many wait, 503 if nothing is taken.
+
+        How many symbols are read and written is counted for the request's line in the log. While the engine loads, a
+        request waits, and a line says so.
+        """
         self._metrics, self._asked, self._count = service.metrics, time.monotonic(), len(rows)
+        self._counted = request.state.counted
+        self._counted |= {"read": sum(len(row.prompt) for row in rows), "written": 0}
         self._arrived: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         outbox = service.outbox
         try:
@@ -62,6 +73,8 @@ class Writing:
             raise HTTPException(429, f"{error}; try again", {"Retry-After": "1"}) from None
         except Closed as error:
             raise HTTPException(503, str(error)) from None
+        if service.loading:
+            note(request.scope, waits="the model is loading")
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Every piece with its row's index, until all rows have ended.
@@ -78,6 +91,7 @@ class Writing:
             if piece.ids and index not in begun:
                 begun.add(index)
                 self._metrics.first_symbol(time.monotonic() - self._asked)
+            self._counted["written"] += len(piece.ids)
             left -= piece.stopped is not None
             yield index, piece
 
@@ -107,37 +121,81 @@ class Writing:
 
 
 class Service:
-    """What the addresses share."""
+    """What the addresses share.
+
+    Attributes:
+        began: when loading began, by `time.monotonic`.
+        seconds: that loading took, once it is over.
+    """
 
     def __init__(self, language_model: LanguageModel, name: str, engine: Engine, limits: Limits) -> None:
         self.model, self.tokenizer = language_model.model, language_model.tokenizer
         self.name, self.engine, self.limits = name, engine, limits
         self.metrics = Metrics(engine)
         self.created = int(time.time())
+        self.began, self.seconds = time.monotonic(), 0.0
 
     @functools.cached_property
     def outbox(self) -> Outbox:
         """Of the event loop that first asks for it."""
         return Outbox()
 
-    def known(self, name: str) -> None:
-        """Raises 404 for another model."""
-        if name != self.name:
-            raise HTTPException(404, f"there is no model {name!r}, only {self.name!r}")
+    @property
+    def loading(self) -> bool:
+        """Whether requests wait until the engine is ready."""
+        return not self.engine.ready.is_set() and self.engine.failure is None
 
-    def checked(self, what: str, value: int, most: int) -> None:
+    @property
+    def status(self) -> str:
+        """In words: loading, ready after so many seconds, or what the engine died of."""
+        return self.engine.failure or ("loading" if self.loading else f"ready after {self.seconds:.0f} s")
+
+    async def loaded(self) -> None:
+        """Waits until the engine is ready, or dead."""
+        while self.loading:
+            self.seconds = time.monotonic() - self.began
+            await asyncio.sleep(0.05)
+
+    def known(self, name: str, version: str = VERSION) -> None:
+        """Raises 404 for another model, or another version of it."""
+        if version != VERSION:
+            raise Refused(404, f"there is no version {version!r} of {self.name!r}, only {VERSION}")
+        if ":" in name:
+            raise Refused(404, f"there is no {name!r} to get; predictions are POST /v1/models/{self.name}:predict")
+        if name != self.name:
+            raise Refused(404, f"there is no model {name!r}, only {self.name!r}", "model", "model_not_found")
+
+    def checked(self, what: str, value: int, most: int, param: str | None = None) -> None:
         """Raises 400 for more than may be."""
         if value > most:
-            raise HTTPException(400, f"{what}: {value:,} is more than {most:,}")
+            raise Refused(400, f"{what}: {value:,} is more than {most:,}", param)
 
-    def allowed(self, texts: int, longest: int, symbols: int) -> None:
+    def allowed(self, texts: int, longest: int, symbols: int, param: str | None = None) -> None:
         """Raises 400 for too many texts, or too many symbols in one or in all of them."""
-        self.checked("texts", texts, self.limits.texts)
-        self.checked("symbols to write in all texts", symbols, self.limits.symbols)
-        self.checked("symbols to write", longest, self.limits.length)
+        self.checked("texts", texts, self.limits.texts, "n")
+        self.checked("symbols to write in all texts", symbols, self.limits.symbols, param)
+        self.checked("symbols to write", longest, self.limits.length, param)
 
-    async def read(self, prompts: Sequence[str]) -> list[list[int]]:
-        """The ids of prompts. Raises 400 for one that is too long."""
-        for prompt in prompts:
-            self.checked("characters of a prompt", len(prompt), self.limits.prompt)
-        return await asyncio.to_thread(lambda: [prompt_ids(self.tokenizer, prompt) for prompt in prompts])
+    async def read(self, prompts: Sequence[Prompt], param: str | None = None) -> list[list[int]]:
+        """The ids of prompts.
+
+        Raises:
+            Refused: 400 for one that is too long, or has an id that the model does not have.
+        """
+        for n, prompt in enumerate(prompts):
+            what = "characters" if isinstance(prompt, str) else "ids"
+            self.checked(f"{what} of a prompt", len(prompt), self.limits.prompt, param)
+            if not isinstance(prompt, str):
+                self.checked_ids(prompt, f"prompt[{n}]" if len(prompts) > 1 else "prompt", param)
+
+        def read() -> list[list[int]]:
+            return [prompt_ids(self.tokenizer, p) if isinstance(p, str) else p for p in prompts]
+
+        return await asyncio.to_thread(read)
+
+    def checked_ids(self, ids: Sequence[int], name: str, param: str | None) -> None:
+        """Raises 400 for an id that the model does not have."""
+        most = self.tokenizer.vocabulary - 1
+        for i in ids:
+            if not 0 <= i <= most:
+                raise Refused(400, f"{name}: {i} is no id of this model, whose ids are 0 to {most:,}", param)

@@ -1,0 +1,270 @@
+"""What stands before the addresses: keys, pages of other sites, proxies, methods, bodies. No engine runs."""
+
+import contextlib
+import gzip
+import io
+import json
+import logging
+import re
+
+import pytest
+from test_export import language_model
+
+pytest.importorskip("fastapi")
+
+from serving import LIMITS
+from starlette.testclient import TestClient
+
+from charlm.serve.app import build
+from charlm.serve.engine import Engine
+from charlm.serve.site import Site, origin_of
+
+PAGE = "https://app.example"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return language_model(tmp_path_factory.mktemp("before"), units=8, layers=1)
+
+
+@pytest.fixture(scope="module")
+def asked(model):
+    """Clients of applications, by their key and site."""
+    engine, made = Engine(model), {}
+
+    def client(key=None, **site):
+        at = key, *site.values()
+        made[at] = made.get(at) or TestClient(
+            build(model, "m", engine, LIMITS, key, Site(**site)),
+            base_url="http://127.0.0.1:8000",
+            follow_redirects=False,
+        )
+        return made[at]
+
+    return client
+
+
+def message(answer):
+    told = answer.json()["error"]
+    return told if isinstance(told, str) else told["message"]
+
+
+WRONG = {"max_tokens": -1}  # refused after everything that stands before, by 400
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("https://example.com", "https://example.com", ""),
+        ("https://Example.com:443/", "https://example.com", ""),
+        ("http://example.com:8080/a/b/", "http://example.com:8080", "/a/b"),
+        ("http://[::1]:8000", "http://[::1]:8000", ""),
+        ("http://example.com:80", "http://example.com", ""),
+    ],
+)
+def test_an_address_is_an_origin_as_browsers_write_it_and_a_path(url, origin, path):
+    assert origin_of(url) == (origin, path)
+
+
+@pytest.mark.parametrize(
+    "url", ["example.com", "ftp://a", "https://", "https://a/?q", "https://me@a", "http://a:b", "/charlm", "http://a b"]
+)
+def test_what_is_no_address_of_a_site_is_refused(url):
+    with pytest.raises(ValueError, match=r".*"):
+        origin_of(url)
+
+
+def test_only_this_sites_pages_are_answered(asked):
+    """A page of another site can have a browser send a text without asking."""
+    here = "http://127.0.0.1:8000"
+    for headers, status in (
+        ({"Sec-Fetch-Site": "cross-site", "Origin": here}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxied.example"}, 400),
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": here}, 400),
+        ({}, 400),
+    ):
+        assert asked().post("/v1/completions", json=WRONG, headers=headers).status_code == status
+
+
+def test_a_page_behind_a_bare_proxy_is_told_the_way_out(asked):
+    headers = {"Origin": "http://proxy:8080", "Host": "127.0.0.1:8000"}
+    told = message(asked().post("/v1/completions", json=WRONG, headers=headers))
+    assert "a page of http://proxy:8080, which is another site than 127.0.0.1:8000" in told
+    assert "--public-url http://proxy:8080" in told
+    behind = asked(public="http://proxy:8080")
+    assert behind.post("/v1/completions", json=WRONG, headers=headers).status_code == 400
+
+
+def test_pages_of_sites_that_are_allowed_may_ask_and_ask_first_without_the_key(asked):
+    client = asked(key="secret", origins=(PAGE, "null"))
+    first = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    answer = client.options("/v1/completions", headers=first | {"Access-Control-Request-Headers": "authorization,x-a"})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert {"authorization", "x-a"} <= set(answer.headers["access-control-allow-headers"].split(","))
+    other = client.options("/v1/completions", headers=first | {"Origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+    keyless = client.post("/v1/completions", json={}, headers={"Origin": PAGE})
+    assert (keyless.status_code, keyless.headers["access-control-allow-origin"]) == (401, PAGE)  # which it can read
+    keyed = client.post("/v1/completions", json=WRONG, headers={"Origin": "null", "Authorization": "Bearer secret"})
+    assert (keyed.status_code, keyed.headers["access-control-allow-origin"]) == (400, "null")
+    for origins, status in (((PAGE,), 400), (("*",), 400), ((), 403)):
+        headers = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
+        assert asked(origins=origins).post("/v1/completions", json=WRONG, headers=headers).status_code == status
+    assert not [name for name in asked().get("/health").headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/charlm/v1/models", "/v1/models"])
+def test_a_proxys_path_may_be_taken_off_or_not(asked, path):
+    client = asked(public="https://example.com/charlm")
+    assert client.get(path).json()["data"][0]["id"] == "m"
+    assert client.get("/charlm").headers["location"] == "/charlm/"
+    assert client.get("/charlm/").text.startswith("<!doctype html>")
+    assert "/charlm/v1/completions" in message(client.post("/completions"))
+    assert asked().get("/charlm/v1/models").status_code == 404
+
+
+def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
+    page, described = asked().get("/docs").text, asked().get("/openapi.json").json()
+    assert not re.search(r"""(?:href|src|url:)\s*=?\s*["']/""", page)  # nothing that a proxy's path would lose
+    assert described["servers"] == [{"url": "."}]
+    tags = {tag["name"] for tag in described["tags"]}
+    assert {tag for path in described["paths"].values() for how in path.values() for tag in how["tags"]} == tags
+    for name in ("length", "symbols", "prompt", "texts", "body"):
+        assert f"| {getattr(LIMITS, name):,} | `--max-{name}` |" in described["info"]["description"]
+    assert "| 256 | `--queue` |" in described["info"]["description"]
+
+
+def test_a_key_is_asked_for(asked):
+    client = asked(key="secret")
+    for path in ("/health", "/docs", "/docs/", "/openapi.json", "/"):
+        assert client.get(path).status_code == 200, path
+    for path in ("/metrics", "/docs-files", "/v1/models", "//v1/models", "/tokenizer_info"):
+        assert client.get(path).status_code == 401, path
+    for borne in (None, "Bearer wrong", "Bearer sécret", "secret", "Basic secret"):
+        headers = {"Authorization": borne.encode()} if borne else {}
+        answer = client.post("/v1/completions", json={}, headers=headers | {"Api-Key": "secret"})
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert message(answer).endswith("Authorization: Bearer KEY")
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert client.get("/metrics", headers={"Authorization": "bearer secret"}).status_code == 200
+
+
+def test_a_404_says_what_this_is_and_which_address_works(asked):
+    for path in ("/v1/chat/completions", "/completions", "/v1/responses", "/v1/embeddings", "/anything"):
+        answer = asked().post(path, json={})
+        assert answer.status_code == 404
+        assert "/v1/completions" in message(answer)
+        assert answer.json()["error"]["code"] == "unknown_url"
+    assert message(asked().get("/v1/completions")) == "/v1/completions takes POST, not GET"
+    assert asked().get("/v1/completions").headers["allow"] == "POST"
+
+
+def test_tensorflow_servings_addresses_answer_errors_in_its_shape(asked):
+    for path, words in (
+        ("/v1/models/none", "there is no model 'none', only 'm'"),
+        ("/v1/models/m/versions/2", "there is no version '2' of 'm', only 1"),
+        ("/v1/models/m/versions/2/metadata", "there is no version '2'"),
+        ("/v1/models/m:predict", "predictions are POST /v1/models/m:predict"),
+        ("/v1/models/m/labels/stable", "there is nothing at /v1/models/m/labels/stable"),
+    ):
+        answer = asked().get(path)
+        assert answer.status_code == 404
+        assert words in answer.json()["error"]
+    assert (
+        "there is no m:classify; predictions are POST" in asked().post("/v1/models/m:classify", json={}).json()["error"]
+    )
+    assert "API key" in asked(key="secret").get("/v1/models/m").json()["error"]
+    assert asked().post("/v1/completions", json={"model": "none"}).json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/docs", "/v1/models", "/openapi.json", "/metrics"])
+def test_what_can_be_got_can_be_asked_for_by_head(asked, path):
+    assert asked().head(path).status_code == 200
+
+
+def test_last_and_doubled_slashes_mean_the_same_address(asked):
+    for path in ("/v1/completions/", "//v1/completions", "/v1//completions"):
+        assert asked().post(f"http://127.0.0.1:8000{path}", json=WRONG).status_code == 400, path
+
+
+def test_a_body_that_cannot_be_read_is_refused_in_words(asked):
+    for content, headers, status, words in (
+        (b"", {}, 400, "the request has to be a JSON object, {...}, and is empty"),
+        (b"{", {}, 400, "the request is not JSON: "),
+        (b"\xff", {}, 400, "the request cannot be read as JSON in UTF-8"),
+        (b"[" * 15_000, {}, 400, "the request cannot be read as JSON in UTF-8"),
+        (b'"x"', {"Content-Type": ""}, 400, "the request has to be a JSON object, {...}"),
+        (gzip.compress(b"{}"), {"Content-Encoding": "gzip"}, 415, "a body in gzip: send it as it is"),
+        (b" " * 20_001, {}, 413, "a body of more than 20,000 bytes"),
+    ):
+        answer = asked().post("/v1/completions", content=content, headers=headers)
+        assert (answer.status_code, message(answer)[: len(words)]) == (status, words)
+    chunks = (b" " * 8000 for _ in range(4))  # a body that does not tell its length
+    assert asked().post("/v1/completions", content=chunks).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"instances": [{"prompt": "a", "top_k": 2**31}]}, "instances[0].top_k must be from 0 to 2147483647"),
+        ({"instances": ["a", {"prompt": "a", "length": None}]}, "instances[1].length must be a whole number"),
+        ({"instances": [""] * 3000}, "texts: 3,000 is more than 8"),
+        ({"instances": [{"prompt": "a", "length": 90_000}] * 8 + ["a"]}, "texts: 9 is more than 8"),
+        ({"instances": 7}, "instances must be a list of rows"),
+        ({"inputs": {"prompt": [""] * 3000}}, "texts: 3,000 is more than 8"),
+        ({"inputs": {"prompt": ["a", "b"], "length": [1, 2, 3]}}, "inputs.length: 3 values for 2 prompts"),
+        ({"inputs": {"prompt": ["a", "b"], "\ud800": [1, 2, 3]}}, "inputs.?: 3 values for 2 prompts"),
+        ({"inputs": {"prompt": ["a"], "seed": ["b"]}}, 'inputs.seed must be a whole number, not "b"'),
+        ({"inputs": {"length": 3}}, "inputs.prompt is missing"),
+        ({"inputs": 7}, "inputs.prompt must be a text, not 7"),
+        ({"instances": ["a"], "inputs": ["a"]}, "either instances or inputs"),
+        ({}, "either instances or inputs"),
+        ({"instancs": []}, "there is no field 'instancs' here; did you mean instances?"),
+        ({"instances": ["a"], "signature_name": "train"}, "there are no signatures but"),
+    ],
+)
+def test_a_wrong_prediction_is_refused_by_name(asked, body, message):
+    answer = asked().post("/v1/models/m:predict", content=json.dumps(body))
+    assert answer.status_code == (404 if "signature" in message else 400)
+    assert message in answer.json()["error"]
+
+
+def test_who_asks_while_the_model_loads_can_see_why_it_takes_long(asked):
+    assert asked().get("/ready").json() == {"ready": False, "status": "loading"}
+    assert (asked().get("/ready").status_code, asked().get("/health").status_code) == (503, 200)
+    assert asked().get("/health").json() == {"status": "loading"}
+    state = asked().get("/v1/models/m").json()["model_version_status"][0]
+    assert (state["state"], state["status"]["error_message"]) == ("LOADING", "loading")
+
+
+def test_an_id_that_the_model_does_not_have_is_named(asked, model):
+    most = model.tokenizer.vocabulary - 1
+    for prompt, words in (
+        ([0, most + 1], f"prompt: {most + 1} is no id of this model, whose ids are 0 to {most}"),
+        ([[1], [-1]], "prompt[1]: -1 is no id"),
+    ):
+        answer = asked().post("/v1/completions", json={"prompt": prompt})
+        assert answer.status_code == 400
+        assert words in message(answer)
+        assert answer.json()["error"]["param"] == "prompt"
+    assert "9999 is no id" in message(asked().post("/detokenize", json={"tokens": [9999]}))
+
+
+def test_ids_of_a_text_and_the_text_of_ids(asked):
+    ids = asked().post("/tokenize", json={"prompt": "the dog", "add_special_tokens": False}).json()
+    assert (ids["count"], len(ids["tokens"])) == (7, 7)
+    assert asked().post("/detokenize", json={"tokens": ids["tokens"]}).json() == {"prompt": "the dog"}
+    assert asked().get("/tokenizer_info").json()["eos_token"] is None
+
+
+def test_a_line_of_the_log_has_its_time_and_its_client_and_no_text(asked, caplog):
+    with caplog.at_level(logging.INFO, "charlm.access"), contextlib.redirect_stderr(io.StringIO()):
+        asked().post("/v1/completions?x=secret", json={"prompt": "secret", "max_tokens": -1})
+        asked().get("/health")
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "charlm.access"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert (line["client"], line["method"], line["status"]) == ("testclient", "POST", 400)
+    assert "secret" not in str(line)
