@@ -17,7 +17,9 @@ from charlm.errors import UsageError
 from charlm.export import FORMATS, export, onnx_files, parity
 from charlm.export.codec import CODECS
 from charlm.model import KERAS_LAYERS
-from charlm.sampling import SAMPLERS
+from charlm.sampling import NEUTRAL, SAMPLERS
+from charlm.serve.completions import Completion
+from charlm.serve.foreign import FOREIGN
 from charlm.settings import one_of
 from charlm.tokenizers import TOKENIZERS, UNKNOWN_BYTES, Tokenizer
 
@@ -157,3 +159,8 @@ def test_the_help_of_generate_gives_the_order_of_the_samplers():
     said = " ".join(CliRunner().invoke(cli, ["generate", "--help"]).output.split())
     order = re.search(r"The samplers apply in this order: (.*?)\.", said)[1]
     assert [re.sub(r"\W", "_", name) for name in order.split(", ")] == list(SAMPLERS)
+
+
+def test_the_server_offers_every_sampler_or_takes_it_where_it_asks_for_nothing():
+    for name, neutral in NEUTRAL.items():
+        assert name in Completion.model_fields or FOREIGN[name](neutral, {}), name
