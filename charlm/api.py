@@ -22,11 +22,12 @@ from charlm.config import (
 )
 from charlm.corpus import Announce, split_bounds
 from charlm.dataset import Progress, read_again
-from charlm.errors import UsageError, did_you_mean, named, nearest
+from charlm.errors import Interrupted, UsageError, did_you_mean, named, nearest
 from charlm.evaluation import score_ids
-from charlm.events import Event
+from charlm.events import Event, Finished
 from charlm.generation import Generator, Sample, stream_text
 from charlm.idcache import cached_ids
+from charlm.interrupts import stop_requested
 from charlm.model import CharLM, build_model
 from charlm.runtime import lane_groups, start_tensorflow
 from charlm.score import Score
@@ -217,7 +218,11 @@ def train(
 
             SETTINGS
 
+    SIGINT (a notebook's stop button), SIGTERM and SIGHUP save and end the training; a second one does what it did
+    before.
+
     Raises:
+        Interrupted: after saving.
         CharlmError: as its subclasses say.
     """
     if preset is not None and preset not in PRESETS:
@@ -226,9 +231,13 @@ def train(
     request = Request(_listed(paths), _tables(settings), Path(models or "models"), run, preset, resume)
     session = open_session(request)
     start_tensorflow(side_by_side=True)
-    for event in Training(session).events():
-        if on_event is not None:
-            on_event(event)
+    with stop_requested() as stop:
+        for event in Training(session, stop=stop).events():
+            if on_event is not None:
+                on_event(event)
+    if isinstance(event, Finished) and event.reason == "interrupted":
+        left = "saved" if event.step else "nothing is trained yet"
+        raise Interrupted(f"{left}; go on with: charlm.train(name={session.run.name!r}, resume=True)")
     return LanguageModel(session.run.pick("best"))
 
 

@@ -180,10 +180,17 @@ class Preset:
 
     purpose: str
     tables: Tables
+    slow: Tables = field(default_factory=dict)  # laid over them on slow processors, which make fewer updates in a time
+
+    def on(self, slow: bool) -> Tables:
+        """The settings on a slow processor, or on a fast one or a GPU."""
+        return overlay(self.tables, self.slow) if slow else self.tables
 
 
-def _preset(purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any]) -> Preset:
-    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}})
+def _preset(
+    purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any], slow: dict[str, Any] | None = None
+) -> Preset:
+    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}}, {"train": slow or {}})
 
 
 PRESETS = {
@@ -198,12 +205,14 @@ PRESETS = {
         2.0,
         {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.1},
         {"lanes": 64, "bptt": 64, "learning_rate": 5e-3},
+        slow={"lanes": 32, "bptt": 32},
     ),
     "medium": _preset(
         "LSTM 512 x 1 with dropout; 1 MB thoroughly or several MB; ten minutes",
         10.0,
         {"units": 512, "layers": 1, "embedding": 64, "dropout": 0.3},
         {"lanes": 64, "bptt": 64, "learning_rate": 4e-3},
+        slow={"lanes": 32},
     ),
     "large": _preset(
         "LSTM 512 x 2; texts over 40 MB, or a GPU; two hours",

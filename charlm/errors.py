@@ -46,7 +46,7 @@ class ModelError(CharlmError):
 
 
 class Interrupted(CharlmError):
-    """Stopped by SIGINT or SIGTERM, after saving."""
+    """Stopped by SIGINT, SIGTERM or SIGHUP, after saving."""
 
     exit_code = 130
 

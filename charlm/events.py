@@ -19,7 +19,8 @@ class Started:
     step: int  # updates already done
     epoch: int
     seconds: float
-    steps: int | None  # in all; None while --minutes is still measuring
+    steps: int | None  # in all; None until --minutes has measured how many fit
+    minutes: float | None  # of the whole run, where they say its length
     steps_per_epoch: int
     parameters: int
     vocabulary: int
@@ -33,13 +34,26 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """The number of updates is known, or known better; or a resumed run has been given another length."""
+
+    step: int
+    epoch: int
+    seconds: float
+    steps: int
+    every: int  # updates from one evaluation to the next
+    previous: int | None  # the number of updates before
+    learning_rate: float  # of the next update
+
+
+@dataclass(frozen=True)
 class Stepped:
     """An update was made."""
 
     step: int
     epoch: int
     seconds: float
-    steps: int | None
+    steps: int
     nats_per_symbol: float
     bits_per_char: float
     symbols_per_second: float
@@ -56,6 +70,7 @@ class Evaluated:
     seconds: float
     score: Score
     best: bool
+    scheduled: bool  # at its step, or one that the time or an interruption added
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Sampled:
     step: int
     epoch: int
     seconds: float
+    prompt: str
     text: str
 
 
@@ -89,7 +105,7 @@ class Finished:
     best: float | None  # nats per symbol on the validation split
 
 
-Event = Started | Stepped | Evaluated | Sampled | Saved | Finished
+Event = Started | Planned | Stepped | Evaluated | Sampled | Saved | Finished
 
 
 def to_log(event: Event) -> dict[str, Any]:

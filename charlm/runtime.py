@@ -6,6 +6,8 @@ import contextlib
 import contextvars
 import functools
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from charlm.errors import UsageError, named
 
 FEWEST_LANES_IN_A_GROUP = 8
+X86_64 = ("x86_64", "AMD64")
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"  # read when TensorFlow is imported
 
 
 def cores() -> int:
@@ -40,6 +44,8 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
         debug: let the start-up lines through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    if "tensorflow" not in sys.modules and platform.machine() in X86_64:
+        os.environ.setdefault(ONEDNN, "1")  # by itself only with AVX-512: worth 1.15 to 1.65 times the speed on AVX2
     with contextlib.nullcontext() if debug else standard_error_closed():
         import tensorflow as tf
 
@@ -51,6 +57,11 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.zeros(1)  # starts the devices, which print too
     tf.get_logger().setLevel("WARNING" if debug else "ERROR")
+
+
+def onednn() -> str:
+    """Whether TensorFlow computes with oneDNN: what the environment says, or TensorFlow's own choice."""
+    return os.environ.get(ONEDNN, "TensorFlow's choice")
 
 
 def threads() -> int:

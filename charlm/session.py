@@ -14,15 +14,15 @@ from typing import Any
 
 from charlm import __version__
 from charlm.checkpoint import Checkpoint, Run
-from charlm.config import PRESETS, Config, Tables, choose_preset, resolve
+from charlm.config import LENGTHS, PRESETS, Config, Tables, choose_preset, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
-from charlm.runtime import cores, gpu_present, lane_groups
+from charlm.runtime import cores, gpu_present, lane_groups, native_bfloat16
 from charlm.streams import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
-FREE = {"steps", "epochs", "evaluate_every", "save_every", "patience"}
+FREE = {*LENGTHS, "evaluate_every", "save_every", "patience"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def open_session(
     if preset is None:
         preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
-    config = resolve(PRESETS[preset].tables, request.settings)
+    slow = not gpu_present() and not native_bfloat16()
+    config = resolve(PRESETS[preset].on(slow), request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes = _lanes(data, config)

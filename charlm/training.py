@@ -5,31 +5,31 @@ for event in Training(open_session(request)).events(): ...
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
 from charlm.checkpoint import Arrays, Checkpoint, assign, to_arrays
-from charlm.errors import DivergedError, UsageError, named
-from charlm.evaluation import score_ids
-from charlm.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped, to_log
-from charlm.generation import Generator, Sample, stream_text
+from charlm.errors import DivergedError, named
+from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
 from charlm.model import ModelState, build_model
-from charlm.pace import EVALUATIONS, Pace
-from charlm.runtime import choose_precision, threads
+from charlm.progress import Progress
+from charlm.runtime import choose_precision, onednn, threads
 from charlm.score import Score
 from charlm.session import Session
-from charlm.streams import Cursor, Ids, Window
-from charlm.tbptt import Evaluator, Trainer, scheduled_rate
+from charlm.streams import Cursor, Window
+from charlm.tbptt import Trainer, Update, scheduled_rate
+from charlm.time_budget import EVALUATIONS, TimeBudget
+from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
 
-VALIDATION_SYMBOLS = 1 << 20  # of the held-out text are scored at an evaluation, at most
-SAMPLE_SYMBOLS = 200
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
+# A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
+UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
 
 _log = logging.getLogger("charlm")
 
@@ -44,7 +44,7 @@ class Training:
 
     Raises:
         ModelError: the checkpoint does not fit.
-        UsageError: fewer steps are asked for than are done, or a precision that this machine has not.
+        UsageError: a length that is over already, or a precision that this machine has not.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class Training:
         precision = choose_precision(train.precision)
         self.model = build_model(self.config.model, seed=train.seed, precision=precision)
         self.trainer = Trainer(self.model, train, session.groups)
-        self.evaluator = Evaluator(self.model, session.groups)
-        self.sampling = replace(self.config.sample, samples=1, length=SAMPLE_SYMBOLS)
-        self.generator = Generator(self.model, self.sampling, self.data.tokenizer.blocked)
-        self.validated = self.data.valid[: VALIDATION_SYMBOLS + 1]
-        self.step, self.cursor, self.state = 0, Cursor(), self.model.initial_state(train.lanes)
+        self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
+        self.at = Progress(groups=session.groups, precision=precision, threads=threads(), onednn=onednn())
+        self.state = self.model.initial_state(train.lanes)
         self.ahead: Window | None = None  # the next update's
-        self.best: int | None = None
-        self.best_nats: float | None = None
-        self.stale, self.finished, self.before = 0, False, 0.0
-        self.steps = self._given_steps()
-        self.every = train.evaluate_every or (self.steps and math.ceil(self.steps / EVALUATIONS))
-        self.pace: Pace | None = None
+        self.scored_at, self.scoring = time.monotonic(), 0.0  # the latest evaluation, and the seconds that it took
+        self.before = 0.0  # seconds of earlier sessions
+        self.budget: TimeBudget | None = None
+        self.previous: int | None = None  # the steps of the run before it was given another length
         self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train[: 1 << 20]].mean())
-        if session.checkpoint is not None:
+        if session.checkpoint is None:
+            self.at.steps = self._given_steps()
+        else:
             self._restore(session.checkpoint)
+        if self.at.every is None:
+            self.at.every = train.evaluate_every or (self.at.steps and math.ceil(self.at.steps / EVALUATIONS))
 
     def _given_steps(self) -> int | None:
         train = self.config.train
@@ -81,25 +81,30 @@ class Training:
         return {f"optimizer.{n:03}": v for n, v in enumerate(self.trainer.optimizer.variables)}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        progress, training = checkpoint.progress(), checkpoint.arrays("training")
+        now, training = self.at, checkpoint.arrays("training")
+        self.at = Progress.from_dict(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
         slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
         assign(self._optimizer_variables(), slots, checkpoint.path)
-        self.state = self._state_from(training)
-        self.step, self.cursor = progress["step"], Cursor(progress["epoch"], progress["window"])
-        self.best, self.best_nats, self.stale = progress["best"], progress["best_nats"], progress["stale"]
-        self.before = progress["seconds"]
-        for what, before, now in (
-            ("threads an operation", progress["threads"], threads()),
-            ("precision", progress["precision"], self.model.precision),
-        ):
-            if before != now:
-                _log.warning("%s: %s was %s, now %s; it will not go on bit for bit", self.run.name, what, before, now)
-        planned = self._given_steps() or progress["steps"]
-        if planned is not None and planned < self.step:
-            raise UsageError(f"{named('train.steps')} {planned}: the run has already made {self.step} updates")
-        self.finished = planned == self.step or (progress["finished"] and planned == progress["steps"])
-        self.steps, self.every = planned, self.every or progress["every"]
+        self.state, self.before = self._state_from(training), self.at.seconds
+        self.validation.ids = self.validation.ids[: self.at.validated]
+        for what, name in (("threads an operation", "threads"), ("precision", "precision"), ("oneDNN", "onednn")):
+            was, is_now = getattr(self.at, name), getattr(now, name)
+            if was not in (None, is_now):
+                message = "%s: %s was %s, now %s; it will not go on bit for bit"
+                _log.warning(message, self.run.name, what, was, is_now)
+        self.at.threads, self.at.precision, self.at.onednn = now.threads, now.precision, now.onednn
+        self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.at.step
+
+    @property
+    def cursor(self) -> Cursor:
+        """The next window."""
+        return Cursor(self.at.epoch, self.at.window)
 
     def _state_arrays(self) -> Arrays:
         names = self.model.cell.states
@@ -118,7 +123,7 @@ class Training:
         return self.before + time.monotonic() - self.started
 
     def _stamp(self) -> dict[str, Any]:
-        return {"step": self.step, "epoch": self.cursor.epoch, "seconds": round(self.seconds, 3)}
+        return {"step": self.at.step, "epoch": self.at.epoch, "seconds": round(self.seconds, 3)}
 
     def events(self) -> Iterator[Event]:
         """Trains, and yields what happens; logs it in metrics.jsonl too.
@@ -139,41 +144,65 @@ class Training:
                 yield event
 
     def _loop(self) -> Iterator[Event]:
-        train = self.config.train
+        train, at = self.config.train, self.at
         yield self._started()
-        if self.finished:
-            yield Finished(**self._stamp(), reason="done", best=self.best_nats)
+        if at.finished:
+            yield self._finished("done")
             return
-        if self.steps is None:
-            yield from self._measure()
-        assert self.steps is not None
-        reason = "done"
-        while self.step < self.steps:
+        if at.steps is None:
+            with contextlib.suppress(Abandoned):
+                self._measure()
+        if at.steps is not None and (self.budget or self.previous):
+            yield self._planned(self.previous)
+        while at.step < self._total and not self.stop():
             yield self._update()
             due = self._due(train.evaluate_every)
-            if due:
-                yield from self._evaluate()
-            elif self.pace and self.pace.due():
-                self.steps, self.every = self.pace.estimate(self.step, self.every)
-            stopped = self.stop()
-            early = due and train.patience is not None and self.stale >= train.patience
-            if stopped or early:
-                reason = "interrupted" if stopped else "early"
-                self.finished = not stopped
+            if due or self._overdue():
+                yield from self._evaluate(scheduled=due)
+            elif self.budget and self.budget.due():
+                previous = at.steps
+                at.steps, at.every = self.budget.plan(at.step, at.every)
+                yield self._planned(previous)
+            if train.patience is not None and at.stale >= train.patience:
                 break
-            worth = (due and self.best == self.step) or self._due(train.save_every or train.evaluate_every)
-            if worth and self.step < self.steps:
+            worth = at.best == at.step or self._due(train.save_every or train.evaluate_every)
+            if worth and at.step < self._total:
                 yield self._save()
-        self.finished = self.finished or self.step >= self.steps
+        else:
+            if at.step < self._total:
+                yield from self._interrupted()
+                return
+        at.finish()
         yield self._save()
-        yield Finished(**self._stamp(), reason=reason if self.step < self.steps else "done", best=self.best_nats)
+        yield self._finished("done" if at.step == self._total else "early")
+
+    @property
+    def _total(self) -> int:
+        """The updates of the whole run; more than any run has while they are not known."""
+        return 2**62 if self.at.steps is None else self.at.steps
+
+    def _interrupted(self) -> Iterator[Event]:
+        """Saves, and then scores what was saved, so that it is used if it is the best; a run of no updates leaves none.
+
+        It is saved before it is scored, for scoring can take longer than the system waits that sent the signal.
+        """
+        if self.at.step:
+            yield self._save()
+            if self.at.scored < self.at.step and self.validation.scores:
+                yield self._scored(self.validation.score(), scheduled=False)
+                yield self._save()
+        yield self._finished("interrupted")
+
+    def _finished(self, reason: str) -> Finished:
+        return Finished(**self._stamp(), reason=reason, best=self.at.best_nats)
 
     def _started(self) -> Started:
         return Started(
             **self._stamp(),
             run=self.run.path,
             config=self.config,
-            steps=self.steps,
+            steps=self.at.steps,
+            minutes=self.config.train.minutes if self.at.steps is None else None,
             steps_per_epoch=self.lanes.windows,
             parameters=self.model.count_params(),
             vocabulary=self.data.tokenizer.vocabulary,
@@ -186,39 +215,54 @@ class Training:
             groups=self.trainer.groups,
         )
 
+    def _planned(self, previous: int | None) -> Planned:
+        assert self.at.steps is not None
+        assert self.at.every is not None
+        rate = scheduled_rate(self.config.train, self.at.step, self.at.steps)
+        return Planned(**self._stamp(), steps=self.at.steps, every=self.at.every, previous=previous, learning_rate=rate)
+
     def _due(self, given: int | None) -> bool:
         """Whether what is done so often, or about eight times a run, is due; not shortly before the end."""
-        assert self.steps is not None
-        assert self.every is not None
-        left = self.steps - self.step
+        assert self.at.every is not None
+        left = self._total - self.at.step
         if not left:
             return True
-        return self.step % given == 0 if given else self.step % self.every == 0 and left > self.every // 2
+        return self.at.step % (given or self.at.every) == 0 and (given is not None or left > self.at.every // 2)
+
+    def _overdue(self) -> bool:
+        """Whether so much time has passed since the latest evaluation that one is due between the scheduled ones."""
+        wanted = max(UNSCHEDULED_SECONDS, self.scoring / UNSCHEDULED_SHARE)
+        return self.config.train.evaluate_every is None and time.monotonic() - self.scored_at > wanted
 
     def _update(self) -> Stepped:
         start = time.monotonic()
         train = self.config.train
         if self.cursor.window == 0:
             self.state = self.model.initial_state(train.lanes)
-        window = self.ahead or self.lanes.window(self.cursor)
-        rate = scheduled_rate(train, self.step, self.steps or 10**9)
-        update = self.trainer(window.x, window.y, self.state, window.scored, rate, (train.seed, self.step))
-        self.ahead = self.lanes.window(self.lanes.after(self.cursor))  # while a GPU computes
+        window, rate = self.ahead or self.lanes.window(self.cursor), scheduled_rate(train, self.at.step, self._total)
+        update = self._applied(window, rate)
+        after = self.lanes.after(self.cursor)
+        self.ahead = self.lanes.window(after)  # while a GPU computes
         scored = window.scored * train.lanes
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
-        if self.pace:
-            self.pace.updated(time.monotonic() - start)
-        self._check_finite(self.step + 1, loss=nats, gradient_norm=norm)
-        self.state, self.cursor, self.step = update.state, self.lanes.after(self.cursor), self.step + 1
+        if self.budget:
+            self.budget.updated(time.monotonic() - start)
+        self._check_finite(self.at.step + 1, loss=nats, gradient_norm=norm)
+        self.state, self.at.step = update.state, self.at.step + 1
+        self.at.epoch, self.at.window = after.epoch, after.window
         return Stepped(
             **self._stamp(),
-            steps=self.steps,
+            steps=self._total,
             nats_per_symbol=nats,
             bits_per_char=nats / math.log(2) / self.chars_per_symbol,
             symbols_per_second=scored / (time.monotonic() - start),
             gradient_norm=norm,
             learning_rate=rate,
         )
+
+    def _applied(self, window: Window, rate: float) -> Update:
+        seed = self.config.train.seed, self.at.step
+        return self.trainer(window.x, window.y, self.state, window.scored, rate, seed)
 
     def _check_finite(self, step: int, **values: float) -> None:
         if all(map(math.isfinite, values.values())):
@@ -230,59 +274,63 @@ class Training:
             f"training diverged at step {step}: {found}; {kept}; try a lower {named('train.learning_rate')}"
         )
 
-    def _score(self, ids: Ids) -> Score:
-        return score_ids(self.evaluator, ids, self.data.tokenizer, "valid")
+    def _evaluate(self, scheduled: bool) -> Iterator[Event]:
+        """Scores and samples; an evaluation is abandoned when the run is to stop."""
+        start = time.monotonic()
+        if self.validation.scores:
+            try:
+                score = self.validation.score(abandon=self.stop)
+            except Abandoned:
+                return
+            yield self._scored(score, scheduled)
+        yield Sampled(**self._stamp(), prompt=SAMPLE_PROMPT, text=self.validation.sample())
+        self.scored_at = time.monotonic()
+        self.scoring = self.scored_at - start
 
-    def _sample(self) -> str:
-        pieces = stream_text(self.generator, self.data.tokenizer, "", self.sampling, self.config.train.seed)
-        return next(piece.text for piece in pieces if isinstance(piece, Sample))
-
-    def _evaluate(self) -> Iterator[Event]:
-        if len(self.validated) > 1:
-            score = self._score(self.validated)
-            self._check_finite(self.step, validation_loss=score.nats_per_symbol)
-            better = self.best_nats is None or score.nats_per_symbol < self.best_nats
-            self.stale = 0 if better else self.stale + 1
-            if better:
-                self.best, self.best_nats = self.step, score.nats_per_symbol
-            yield Evaluated(**self._stamp(), score=score, best=better)
-        yield Sampled(**self._stamp(), text=self._sample())
+    def _scored(self, score: Score, scheduled: bool) -> Evaluated:
+        self._check_finite(self.at.step, validation_loss=score.nats_per_symbol)
+        best = self.at.take_score(score.nats_per_symbol, scheduled)
+        return Evaluated(**self._stamp(), score=score, best=best, scheduled=scheduled)
 
     def _save(self) -> Saved:
-        progress = {
-            "step": self.step,
-            "epoch": self.cursor.epoch,
-            "window": self.cursor.window,
-            "steps": self.steps,
-            "every": self.every,
-            "best": self.best,
-            "best_nats": self.best_nats,
-            "stale": self.stale,
-            "finished": self.finished,
-            "seconds": self.seconds,
-            "threads": threads(),
-            "groups": self.trainer.groups,
-            "precision": self.model.precision,
-        }
+        self.at.seconds = self.seconds
         weights = to_arrays(self.model.named_weights())
         training = to_arrays(self._optimizer_variables()) | self._state_arrays()
-        saved = self.run.save(self.step, weights, training, progress, self.data.tokenizer)
+        saved = self.run.save(self.at.step, weights, training, self.at.to_dict(), self.data.tokenizer)
         return Saved(**self._stamp(), path=saved.path)
 
-    def _measure(self) -> Iterator[Event]:
-        """Makes the first updates and measures an evaluation, for a first estimate of what fits into --minutes."""
+    def _measure(self) -> None:
+        """Plans what fits into --minutes: makes trial updates and evaluations, and takes them back.
+
+        The plan comes first so that the learning rate follows one schedule from the first update on.
+
+        Raises:
+            Abandoned: the run is to stop.
+        """
         minutes = self.config.train.minutes
         assert minutes is not None
-        pace = Pace(minutes, self.started)
-        yield self._update()  # compiles
-        self.pace = pace
-        yield self._update()
-        while not pace.measured() and not self.stop():
-            yield self._update()
-        trial = self.validated[:TRIAL_SYMBOLS]
+        budget = TimeBudget(60 * minutes - self.before, self.started)
+        variables = self.model.named_weights() | self._optimizer_variables()
+        untrained, window = to_arrays(variables), self.lanes.window(self.cursor)
+        try:
+            float(self._applied(window, 0.0).nats_sum)  # compiles
+            while not budget.measured():
+                if self.stop():
+                    raise Abandoned
+                start = time.monotonic()
+                float(self._applied(window, 0.0).nats_sum)
+                budget.updated(time.monotonic() - start)
+        finally:
+            assign(variables, untrained, self.run.path)
+        trial = min(TRIAL_SYMBOLS, len(self.validation.ids))
         for _ in range(2):  # here too, the first compiles
             start = time.monotonic()
-            scoring = self._score(trial).seconds if len(trial) > 1 else 0.0
-            self._sample()
-            pace.evaluation = time.monotonic() - start + scoring * (len(self.validated) / max(len(trial), 1) - 1)
-        self.steps, self.every = pace.estimate(self.step, self.every)
+            if self.validation.scores:
+                self.validation.score(trial, self.stop)
+            scored = time.monotonic()
+            self.validation.sample()
+        rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
+        self.at.validated = budget.plan_evaluation(len(self.validation.ids), rate, sample)
+        self.validation.ids = self.validation.ids[: self.at.validated]
+        self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
+        self.budget = budget

@@ -191,17 +191,18 @@ class TestEvaluate:
 
 
 class TestTrain:
-    def test_sigterm_saves_and_a_resume_goes_on_bit_for_bit(self, folder):
+    def test_a_dropped_connection_saves_and_a_resume_goes_on_bit_for_bit(self, folder):
         words = ["topics.txt", *QUICK, "--dropout", "0.3", "--stride", "8", "--steps", "400"]
         assert charlm("train", *words, "--name", "whole", cwd=folder).returncode == 0
-        process = start("train", *words, "--name", "parted", cwd=folder)
+        parent, child = pty.openpty()
+        process = start("train", *words, "--name", "parted", cwd=folder, stderr=child)
+        os.close(child)
         metrics = folder / "models/parted/metrics.jsonl"
         while not (metrics.exists() and '"step": 9' in metrics.read_text()):
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-        assert process.returncode == 130
-        assert err.decode().splitlines()[-1].endswith("charlm train --name parted --resume")
+        os.close(parent)  # from here on, writing to the terminal fails
+        process.send_signal(signal.SIGHUP)
+        assert process.wait() == 130
         steps = sorted(path.name for path in (folder / "models/parted/checkpoints").iterdir())
         assert steps[-1] < "step-00000400"
         assert charlm("train", "--name", "parted", "--resume", cwd=folder).returncode == 0
@@ -236,10 +237,11 @@ class TestTrain:
         assert (config["model"]["cell"], config["model"]["units"], config["train"]["bptt"]) == ("gru", 28, 12)
         assert (config["train"]["steps"], config["train"]["minutes"]) == (3, None)
 
-    def test_a_terminal_sees_a_bar(self, folder):
+    def test_a_narrow_dumb_terminal_sees_score_and_speed_and_no_escape(self, folder):
         parent, child = pty.openpty()
-        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        process = start("train", "topics.txt", *QUICK, "--steps", "40", cwd=folder, stderr=child)
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 40, 0, 0))
+        words = ["train", "topics.txt", *QUICK, "--steps", "40", "--name", "seen"]
+        process = start(*words, cwd=folder, stderr=child, env={"TERM": "dumb"})
         os.close(child)
         shown = b""
         while True:
@@ -247,9 +249,17 @@ class TestTrain:
                 shown += os.read(parent, 4096)
             except OSError:
                 break
-        process.wait()
-        for part in (b"epoch 1", b"bpc", b"chars/s", b"40/40", b"bits per character"):
+        assert process.wait() == 0
+        for part in (
+            b"bits/char",
+            b"k chars/s",
+            b"bits per character",
+            b"a text that begins after",
+            b"done at step 40",
+        ):
             assert part in shown
+        assert b"--name seen --resume --steps 80" in shown
+        assert b"\x1b" not in shown
         assert b"Traceback" not in shown
 
 

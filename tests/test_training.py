@@ -2,22 +2,27 @@
 
 import json
 import math
+import os
+import shutil
+import signal
 from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
 
 import charlm
+from charlm import time_budget, training
 from charlm.checkpoint import Run
-from charlm.errors import CharlmError, DataError, DivergedError, UsageError
-from charlm.events import Evaluated, Finished, Sampled, Saved, Started, Stepped
+from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
+from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json
 from charlm.session import Request, open_session
+from charlm.tbptt import scheduled_rate
 from charlm.training import Training
 
 SMALL = {
-    "model": {"units": 24, "layers": 2, "dropout": 0.2},
-    "train": {"lanes": 8, "bptt": 16, "steps": 30, "evaluate_every": 10, "learning_rate": 5e-3},
+    "model": {"units": 16, "layers": 1, "dropout": 0.2},
+    "train": {"lanes": 32, "bptt": 8, "steps": 30, "evaluate_every": 10, "learning_rate": 5e-3},
 }
 
 
@@ -37,15 +42,31 @@ def cache(tmp_path, monkeypatch):
 def train(corpus, tmp_path):
     """Trains with settings over SMALL, and returns the events; `stop_at` stops it after that many updates."""
 
-    def run(name, stop_at=10**9, resume=False, paths=None, **settings):
+    def run(name, stop_at=10**9, resume=False, paths=None, stop=None, **settings):
         tables = {} if resume else {table: dict(values) for table, values in SMALL.items()}
         for table, values in settings.items():
             tables.setdefault(table, {}).update(values)
         request = Request([str(corpus)] if paths is None else paths, tables, tmp_path, name, "tiny", resume)
-        training = Training(open_session(request), stop=lambda: training.step >= stop_at)
-        return list(training.events())
+        trainer = Training(open_session(request), stop=stop or (lambda: trainer.step >= stop_at))
+        return list(trainer.events())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    """A run of 30 steps."""
+    models = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CHARLM_CACHE", str(models / "cache"))
+        list(Training(open_session(Request([str(corpus)], SMALL, models, "run", "tiny"))).events())
+    return models / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """Its copy."""
+    return Run(shutil.copytree(finished, tmp_path / "run"))
 
 
 def digests(tmp_path, name, step):
@@ -59,7 +80,7 @@ def log(tmp_path, name):
 
 @pytest.mark.parametrize(("cell", "stride"), [("lstm", 16), ("gru", 10), ("rnn", 7)])
 def test_a_stop_and_a_resume_change_no_bit(train, tmp_path, cell, stride):
-    settings = {"model": {"cell": cell}, "train": {"stride": stride}}
+    settings = {"model": {"cell": cell, "layers": 2}, "train": {"bptt": 16, "stride": stride}}
     train("whole", **settings)
     stopped = train("parted", stop_at=13, **settings)[-1]
     assert (stopped.reason, stopped.step) == ("interrupted", 13)
@@ -121,10 +142,10 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_checkpoint_whole(tr
     train("run", stop_at=12)
     run = Run(tmp_path / "run")
     last = run.last()
-    training = Training(open_session(Request([], {}, tmp_path, "run", None, True)))
-    training.model.embedding.assign(training.model.embedding * np.nan)
+    trainer = Training(open_session(Request([], {}, tmp_path, "run", None, True)))
+    trainer.model.embedding.assign(trainer.model.embedding * np.nan)
     with pytest.raises(DivergedError, match="step 12 is whole") as caught:
-        list(training.events())
+        list(trainer.events())
     assert caught.value.exit_code == 4
     assert run.last() == last
 
@@ -140,36 +161,146 @@ def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
     )
 
 
-def test_minutes_are_used_and_the_number_of_steps_is_recorded(train, tmp_path):
-    events = train("run", train={"steps": None, "minutes": 0.25, "evaluate_every": None})
-    planned = [e.steps for e in events if isinstance(e, Stepped)]
-    assert planned[0] is None
-    assert Run(tmp_path / "run").last().progress()["steps"] == planned[-1] == events[-1].step
-    assert 0.25 * 60 * 0.8 < events[-1].seconds < 0.25 * 60 * 1.1
+class Clock:
+    """A clock that goes on by a fiftieth of a second whenever it is looked at."""
+
+    now = 0.0
+
+    def monotonic(self):
+        self.now += 0.02
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(time_budget, "time", clock)
+    return clock
+
+
+MINUTES = {"steps": None, "minutes": 0.5, "evaluate_every": None}
+
+
+def test_minutes_are_planned_before_they_are_used(train, tmp_path, clock):
+    events = train("run", train=MINUTES)
+    first = next(e for e in events if not isinstance(e, Started))
+    assert isinstance(first, Planned)
+    assert first.previous is None
+    config, planned = Run(tmp_path / "run").last().config().train, {}
+    for event in events:
+        match event:
+            case Planned():
+                planned["steps"] = event.steps
+            case Stepped():
+                assert event.learning_rate == scheduled_rate(config, event.step - 1, planned["steps"])
+    assert Run(tmp_path / "run").last().progress()["steps"] == planned["steps"] == events[-1].step
+    assert 0.8 * 30 < events[-1].seconds < 1.1 * 30
+    assert len([e for e in events if isinstance(e, Evaluated)]) > 1
     assert events[-1].best is not None
 
 
-def test_a_resumed_run_keeps_the_steps_that_its_minutes_gave(train, tmp_path):
-    train("run", stop_at=40, train={"steps": None, "minutes": 0.1, "evaluate_every": None})
+def test_a_resumed_run_keeps_the_steps_that_its_minutes_gave(train, tmp_path, clock):
+    train("run", stop_at=40, train=MINUTES)
     progress = Run(tmp_path / "run").last().progress()
     assert progress["steps"] > 40
     events = train("run", resume=True)
     assert {e.steps for e in events if isinstance(e, Stepped)} == {events[-1].step} == {progress["steps"]}
 
 
+def test_planning_changes_no_weight(train, tmp_path, clock):
+    train("planned", stop_at=3, train=MINUTES | {"learning_rate": 1e-9, "warmup": 0})
+    train("counted", stop_at=3, train={"learning_rate": 1e-9, "warmup": 0})
+    planned, counted = (Run(tmp_path / name).last().arrays("training") for name in ("planned", "counted"))
+    slots = [name for name in planned if name.startswith("optimizer.")]
+    assert all(np.allclose(planned[name], counted[name], rtol=1e-4, atol=1e-9) for name in slots)
+    assert planned["optimizer.000"] == 3  # updates
+
+
+def test_what_an_interrupted_run_learnt_is_what_is_used(train, run):
+    events = train("run", resume=True, stop_at=60, train={"steps": 100_000, "evaluate_every": 50_000})
+    evaluated = [e for e in events if isinstance(e, Evaluated)]
+    assert [(e.step, e.scheduled, e.best) for e in evaluated] == [(60, False, True)]
+    assert events[-1].reason == "interrupted"
+    assert run.pick("best").step == 60
+
+
+def test_a_run_with_a_far_end_is_scored_by_the_time_that_passes(train, tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(training, "UNSCHEDULED_SECONDS", 0.3)
+    monkeypatch.setattr(training, "UNSCHEDULED_SHARE", 1.0)
+    far = {"steps": 64, "evaluate_every": None}
+    evaluated = [e for e in train("timed", train=far) if isinstance(e, Evaluated)]
+    assert {e.step for e in evaluated if e.scheduled} == {8 * n for n in range(1, 9)}
+    assert [e.step for e in evaluated if not e.scheduled]
+    monkeypatch.setattr(training, "UNSCHEDULED_SECONDS", 1e9)
+    train("counted", train=far)
+    assert digests(tmp_path, "timed", 64) == digests(tmp_path, "counted", 64)
+    assert len({Run(tmp_path / name).pick("best").step for name in ("timed", "counted")}) == 1
+
+
+def test_an_evaluation_that_would_delay_a_stop_is_abandoned(train):
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > 12  # the second question within the first evaluation, after 10 updates
+
+    events = train("run", stop=stop)
+    assert events[-1].reason == "interrupted"
+    assert events[-1].step == 10
+    assert [e.scheduled for e in events if isinstance(e, Evaluated)] == [False]
+    assert next(type(e) for e in events if not isinstance(e, Started | Stepped)) is Saved
+
+
+class TestALongerRun:
+    @pytest.mark.parametrize("length", [{"steps": 45}, {"epochs": 1}, {"minutes": 0.5}])
+    def test_any_length_prolongs_a_run_whatever_it_began_with(self, train, run, length, clock):
+        started, planned, *_, finished = train("run", resume=True, train=length)
+        assert (started.step, planned.previous, finished.reason) == (30, 30, "done")
+        assert finished.step == planned.steps > 30 or "minutes" in length
+        assert planned.learning_rate > 10 * scheduled_rate(started.config.train, planned.steps, planned.steps)
+
+    def test_the_minutes_of_a_run_are_all_that_it_has_taken(self, train, clock):
+        seconds = train("run", train=MINUTES)[-1].seconds
+        with pytest.raises(UsageError, match=r"already taken 0\.5\d? minutes"):
+            train("run", resume=True, train={"minutes": 0.4})
+        assert seconds < 35 < train("run", resume=True, train={"minutes": 0.75})[-1].seconds < 50
+
+    def test_the_same_length_is_no_other(self, train, clock):
+        train("run", train=MINUTES)
+        assert [type(e) for e in train("run", resume=True, train={"minutes": 0.5})] == [Started, Finished]
+
+
+def test_a_stop_before_the_first_update_leaves_no_checkpoint(train, tmp_path, clock):
+    assert [type(e) for e in train("run", stop_at=0, train=MINUTES)] == [Started, Finished]
+    assert Run(tmp_path / "run").last() is None
+    assert train("run", resume=True)[-1].reason == "done"
+
+
+def test_a_notebooks_stop_button_saves(corpus, tmp_path):
+    def press(event):
+        if isinstance(event, Stepped) and event.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {"units": 24, "lanes": 8, "bptt": 16, "steps": 100_000}
+    with pytest.raises(Interrupted, match=r"charlm.train\(name='run', resume=True\)"):
+        charlm.train(str(corpus), models=tmp_path, name="run", on_event=press, **settings)
+    assert Run(tmp_path / "run").last().step == 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 class TestResume:
     @pytest.mark.parametrize(
         ("table", "key", "value", "named"),
         [
-            ("model", "units", 32, "units was 24, now 32"),
+            ("model", "units", 32, "units was 16, now 32"),
             ("model", "cell", "gru", "cell was lstm, now gru"),
             ("data", "tokenizer", "byte", "tokenizer was char, now byte"),
-            ("train", "bptt", 32, "bptt was 16, now 32"),
+            ("train", "bptt", 32, "bptt was 8, now 32"),
             ("train", "seed", 5, "seed was 1, now 5"),
         ],
     )
-    def test_another_setting_is_refused_by_name(self, train, table, key, value, named):
-        train("run", stop_at=3)
+    def test_another_setting_is_refused_by_name(self, train, run, table, key, value, named):
         with pytest.raises(UsageError, match=named):
             train("run", resume=True, **{table: {key: value}})
 
@@ -177,23 +308,19 @@ class TestResume:
         train("run", stop_at=3)
         assert train("run", resume=True, **SMALL)[-1].step == 30
 
-    def test_another_corpus_is_refused(self, train, tmp_path, corpus):
-        train("run", stop_at=3)
+    def test_another_corpus_is_refused(self, train, run, tmp_path, corpus):
         other = tmp_path / "other.txt"
         other.write_text(corpus.read_text("utf-8")[:-1] + "!", "utf-8")
         with pytest.raises(UsageError, match="the corpus has changed"):
             train("run", resume=True, paths=[str(other)])
 
-    def test_a_finished_run_says_so_and_more_steps_go_on(self, train):
-        train("run")
+    def test_a_finished_run_says_so(self, train, run):
         again = train("run", resume=True)
         assert [type(e) for e in again] == [Started, Finished]
         assert (again[-1].reason, again[-1].step) == ("done", 30)
-        assert train("run", resume=True, train={"steps": 45})[-1].step == 45
 
-    def test_fewer_steps_than_are_done_are_refused(self, train):
-        train("run")
-        with pytest.raises(UsageError, match="already made 30"):
+    def test_fewer_steps_than_are_done_are_refused(self, train, run):
+        with pytest.raises(UsageError, match="--steps 20: the run has already made 30 updates"):
             train("run", resume=True, train={"steps": 20})
 
     def test_a_run_without_a_checkpoint_starts(self, train, tmp_path):
@@ -223,14 +350,12 @@ def test_a_text_too_small_for_its_lanes_leaves_no_run_behind(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_cannot_train_one_run(train, tmp_path):
-    train("run", stop_at=2)
-    with Run(tmp_path / "run").locked(), pytest.raises(CharlmError, match="another process"):
+def test_two_processes_cannot_train_one_run(train, run):
+    with run.locked(), pytest.raises(CharlmError, match="another process"):
         train("run", resume=True)
 
 
-def test_a_name_that_exists_needs_resume(train):
-    train("run", stop_at=1)
+def test_a_name_that_exists_needs_resume(train, run):
     with pytest.raises(UsageError, match="resume=True"):
         train("run")
 

@@ -20,7 +20,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors", "cli
 def command(debug: bool, as_json: bool) -> None:
     """Show versions, processor, GPU and what charlm would use of them."""
     from charlm.idcache import cache_folder
-    from charlm.runtime import choose_precision, cores, native_bfloat16, on_gpu, start_tensorflow
+    from charlm.runtime import choose_precision, cores, native_bfloat16, on_gpu, onednn, start_tensorflow
 
     start_tensorflow(debug=debug)
     about = {
@@ -30,6 +30,7 @@ def command(debug: bool, as_json: bool) -> None:
         "platform": platform.platform(),
         "cores": cores(),
         "native bfloat16": native_bfloat16(),
+        "oneDNN": onednn(),
         "gpu": on_gpu(),
         "precision auto": choose_precision("auto"),
         "engine": "keras (cuDNN)" if on_gpu() else "recurrence",

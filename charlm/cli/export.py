@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from charlm.checkpoint import find_run
-from charlm.cli.bars import say
 from charlm.cli.options import Choice, json_option, model_options
+from charlm.display import say
 from charlm.export import FORMATS, check_destination, check_model, export, format_for, readme
 
 

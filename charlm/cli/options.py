@@ -16,6 +16,7 @@ from charlm.errors import UsageError, in_python, nearest
 from charlm.settings import Setting, in_file
 
 Command = Callable[..., Any]
+DEFAULT_MODELS = Path("models")
 
 
 class Choice(click.Choice[str]):
@@ -113,7 +114,7 @@ def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def models_option(command: Command) -> Command:
     """Where runs are."""
     return click.option(
-        "--models", type=click.Path(path_type=Path), default="models", show_default=True, help="Folder of runs."
+        "--models", type=click.Path(path_type=Path), default=DEFAULT_MODELS, show_default=True, help="Folder of runs."
     )(command)
 
 

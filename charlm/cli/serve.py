@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from charlm.cli.bars import say
 from charlm.cli.options import Command, model_options
+from charlm.display import say
 from charlm.errors import CharlmError, UsageError
 from charlm.serve.limits import Limits
 from charlm.serve.site import Site, origin_of

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import shlex
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from charlm.cli import STARTED, completion
-from charlm.cli.options import TOML, TRAINING, Choice, models_option, settings
-from charlm.config import PRESETS, Config, Tables, overlay, read_toml
+from charlm.cli.options import DEFAULT_MODELS, TOML, TRAINING, Choice, models_option, settings
+from charlm.config import LENGTHS, PRESETS, Config, Tables, TrainConfig, overlay, read_toml
 from charlm.errors import Interrupted
 
 PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for n, p in PRESETS.items())
-
-
-class _Stop:
-    """Set by the first SIGINT or SIGTERM; the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            os._exit(130)
-        self.asked = True
 
 
 @click.command()
@@ -36,7 +22,11 @@ class _Stop:
 @click.option("--name", shell_complete=completion.run_names, help="Name of the run [after the corpus, numbered].")
 @click.option("--preset", type=Choice(list(PRESETS)), help=PRESET_HELP + " [by corpus size, hardware and --minutes].")
 @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML with tables model, data, train, sample.")
-@click.option("--resume", is_flag=True, help="Go on with the run called --name, exactly where it stopped.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run called --name exactly where it stopped; --steps, --epochs, --minutes are its new total.",
+)
 @models_option
 @settings(TRAINING)
 @click.pass_obj
@@ -59,8 +49,10 @@ def command(
     A flag beats the environment, which beats the --config file, which beats the preset. Ctrl-C saves and stops; a
     second one stops at once.
     """
-    from charlm.cli.bars import TrainingDisplay, progress_bars, reading_bar, say
+    from charlm.cli.bars import progress_bars, reading_bar
+    from charlm.display import TrainingDisplay, say
     from charlm.events import Finished
+    from charlm.interrupts import stop_requested
     from charlm.runtime import start_tensorflow
     from charlm.session import Request, open_session
 
@@ -73,16 +65,21 @@ def command(
     start_tensorflow(side_by_side=True, debug=debug)
     from charlm.training import Training
 
-    stop, display = _Stop(), TrainingDisplay()
-    training = Training(session, stop=lambda: stop.asked, started=STARTED)
-    try:
-        for event in training.events():
+    elsewhere = "" if models == DEFAULT_MODELS else f" --models {shlex.quote(str(models))}"
+    further = f"charlm train --name {session.run.name}{elsewhere} --resume"
+    with stop_requested(again=lambda: os._exit(130)) as stop, contextlib.closing(TrainingDisplay()) as display:
+        for event in Training(session, stop=stop, started=STARTED).events():
             display.show(event)
-    finally:
-        display.close()
     if isinstance(event, Finished) and event.reason == "interrupted":
-        raise Interrupted(f"saved; go on with: charlm train --name {session.run.name} --resume")
-    say(f'saved in {session.run.path}; try: charlm generate --prompt "..."')
+        raise Interrupted(f"{'saved' if event.step else 'nothing is trained yet'}; go on with: {further}")
+    say(f'saved in {session.run.path}; try: charlm generate{elsewhere} --prompt "..."')
+    say(f"train it further with: {further} {_twice_as_long(session.config.train)}")
+
+
+def _twice_as_long(train: TrainConfig) -> str:
+    """The option that makes a run as long again."""
+    name = next(name for name in LENGTHS if getattr(train, name) is not None)
+    return f"--{name} {2 * getattr(train, name)}".removesuffix(".0")
 
 
 def _checked(toml: Path) -> Tables:

@@ -1,7 +1,7 @@
 import pytest
 
-from charlm import pace
-from charlm.pace import Pace
+from charlm import time_budget
+from charlm.time_budget import FEWEST_EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
 
 
 class Clock:
@@ -14,8 +14,8 @@ class Clock:
 def whole_run(monkeypatch, minutes, evaluation, update, every=None, started=2.0):
     """The end of a simulated run, in seconds, and the steps of its evaluations; `update(seconds)` gives an update's."""
     clock = Clock()
-    monkeypatch.setattr(pace, "time", clock)
-    paced = Pace(minutes, -started)
+    monkeypatch.setattr(time_budget, "time", clock)
+    paced = TimeBudget(60 * minutes, -started)
     paced.evaluation = evaluation
     step, evaluated = 0, []
 
@@ -24,11 +24,11 @@ def whole_run(monkeypatch, minutes, evaluation, update, every=None, started=2.0)
         clock.now += took
         paced.updated(took)
 
-    while not paced.measured():
+    clock.now += update(clock.now)  # compiles
+    while not paced.measured():  # and is forgotten
         updated()
-        step += 1
     clock.now += 2 * evaluation
-    steps, every = paced.estimate(step, every)
+    steps, every = paced.plan(step, every)
     while step < steps:
         updated()
         step += 1
@@ -36,7 +36,7 @@ def whole_run(monkeypatch, minutes, evaluation, update, every=None, started=2.0)
             clock.now += evaluation
             evaluated.append(step)
         elif paced.due():
-            steps, every = paced.estimate(step, every)
+            steps, every = paced.plan(step, every)
     return clock.now + started, evaluated
 
 
@@ -55,7 +55,7 @@ def test_a_run_takes_its_minutes_whatever_the_machine_does(monkeypatch, minutes,
     seconds, evaluated = whole_run(monkeypatch, minutes, evaluation, update)
     assert 0.94 * 60 * minutes < seconds < 1.04 * 60 * minutes
     assert 1 <= len(evaluated) <= 17
-    assert len(evaluated) == 1 or evaluation * len(evaluated) < 0.2 * 60 * minutes
+    assert len(evaluated) <= 2 or evaluation * len(evaluated) < 0.2 * 60 * minutes
 
 
 def test_evaluations_that_are_asked_for_are_paid_from_the_same_time(monkeypatch):
@@ -66,5 +66,17 @@ def test_evaluations_that_are_asked_for_are_paid_from_the_same_time(monkeypatch)
 
 def test_a_run_without_time_for_anything_ends_at_once(monkeypatch):
     seconds, evaluated = whole_run(monkeypatch, 0.1, 5.0, lambda seconds: 7.0)
-    assert evaluated == [2]
-    assert seconds == 2 + 2 * 7 + 3 * 5
+    assert evaluated == [1]
+    assert seconds == 2 + 3 * 7 + 3 * 5
+
+
+@pytest.mark.parametrize("minutes", [0.5, 0.7, 2])
+@pytest.mark.parametrize("symbols_per_second", [5_000, 50_000])
+def test_a_short_run_has_more_than_one_point_of_a_learning_curve(monkeypatch, minutes, symbols_per_second):
+    monkeypatch.setattr(time_budget, "time", Clock())
+    budget = TimeBudget(60 * minutes, -8.0)
+    scored = budget.plan_evaluation(100_000, symbols_per_second, 0.1)
+    assert scored == 100_000 or budget.evaluation * FEWEST_EVALUATIONS < 0.1 * budget.left or scored == FEWEST_SYMBOLS
+    budget.updated(0.1)
+    steps, every = budget.plan(0, None)
+    assert steps / every > 1

@@ -1,0 +1,211 @@
+"""A training as people watch it: lines and a bar on standard error, in a terminal, a notebook or a file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import sys
+import threading
+import time
+from typing import Any
+
+import click
+from tqdm import tqdm
+from tqdm.utils import disp_len, disp_trim
+
+from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Started, Stepped
+
+REFRESH_SECONDS = 0.25
+FEW_UPDATES = 300  # fewer give no text that can be read
+SAMPLE_LINES, BLANKS = 6, 4  # of a text that are shown; the longest run of blanks in it
+NARROWEST_BAR = 8  # columns
+SYMBOLS = {"char": "characters", "byte": "bytes", "sentencepiece": "pieces"}
+REASONS = {
+    "done": "done",
+    "early": "stopped, for the score has not improved for a while,",
+    "interrupted": "interrupted",
+}
+EXPLAINED = (
+    "scores are in bits per character of held-out text, lower is better: 2 bits are the doubt between 4 equally likely "
+    "characters, 1 bit between 2"
+)
+
+
+def say(message: str) -> None:
+    """Writes a line on standard error, above any bar; a closed or full standard error is no reason to stop."""
+    with contextlib.suppress(OSError):
+        tqdm.write(message, file=sys.stderr)
+
+
+def columns() -> int:
+    """The width of the terminal that standard error is now; 80 of anything else."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return 80
+
+
+def interactive() -> bool:
+    """Whether somebody watches: standard error is a terminal or belongs to a notebook."""
+    return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def shown(text: str, width: int) -> str:
+    """A text in short: its first lines, each in so many columns, without what a terminal would obey.
+
+    Runs of blanks and of empty lines are shortened; control characters are escaped.
+    """
+    text = re.sub(r"\n\s*\n", "\n\n", text.replace("\t", " " * BLANKS)).strip("\n")
+    lines = [re.sub(f" {{{BLANKS},}}", " " * BLANKS, line.rstrip(" ")) for line in text.split("\n")[:SAMPLE_LINES]]
+    return "\n".join(disp_trim("".join(map(_visible, line[:width])), width) for line in lines)
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def bar_form(width: int, left: str, rights: list[str]) -> str:
+    """A bar's format for tqdm: what stands on its left, the bar, and the longest of `rights` that there is room for."""
+    for right in rights:
+        if width - disp_len(left) - disp_len(right) - len(" || ") >= NARROWEST_BAR:
+            return f"{left} |{{bar}}| {right}".rstrip()
+    return left
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class TrainingDisplay:
+    """Draws a training's events."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._closed = threading.Event()
+        self._started: Started | None = None
+        self._stepped: Stepped | None = None
+        self._steps: int | None = None
+        self._began = self._first = 0.0  # of the run and of this session's updates, by `time.monotonic()`
+        self._chars_per_second = 0.0
+        self._bits: dict[float, float] = {}  # per character, of a score in nats per symbol
+        self._width = 0
+
+    def show(self, event: Event) -> None:
+        """Draws one event."""
+        match event:
+            case Started():
+                self._start(event)
+            case Planned():
+                self._plan(event)
+            case Stepped():
+                self._step(event)
+            case Evaluated():
+                self._evaluated(event)
+            case Sampled():
+                text = "\n".join(f"  | {line}" for line in shown(event.text, columns() - 5).split("\n"))
+                coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+                say(f"  a text that begins after {event.prompt!r}:")
+                say(click.style(text, dim=True) if coloured else text)
+            case Finished():
+                self.close()
+                say(f"{REASONS[event.reason]} at step {event.step:,}{self._best(event.best)}")
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._closed.set()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _start(self, event: Started) -> None:
+        model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.tokenizer]
+        self._started, self._steps, self._began = event, event.steps, time.monotonic() - event.seconds
+        say(
+            f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters; "
+            f"{event.vocabulary:,} different {symbols}, {event.train_symbols:,} to train on, "
+            f"{event.valid_symbols:,} held out"
+        )
+        say(
+            f"{train.lanes} lanes, window {train.bptt}, stride {train.k1}: {event.steps_per_epoch:,} updates an epoch, "
+            f"{event.unscored:,} {symbols} left over; {event.precision}, {event.engine}, {event.groups} lane groups"
+        )
+        if interactive():
+            self._bar = tqdm(total=1.0, file=sys.stderr, dynamic_ncols=True, bar_format="compiling ...", leave=False)
+            threading.Thread(target=self._tick, name="charlm-display", daemon=True).start()
+
+    def _plan(self, event: Planned) -> None:
+        known, self._steps = self._steps, event.steps
+        started = self._started
+        assert started is not None
+        epochs = event.steps / started.steps_per_epoch
+        if event.previous is not None and self._stepped is None:
+            say(
+                f"goes on to {event.steps:,} updates, which were to be {event.previous:,}; the learning rate is laid "
+                f"anew and goes on at {event.learning_rate:.2g}"
+            )
+        elif known is None and event.steps < FEW_UPDATES:
+            say(
+                f"only {event.steps:,} updates fit into {started.minutes:g} minutes, too few for a text that can be "
+                "read: allow more minutes, or take a smaller network (preset tiny)"
+            )
+        elif known is None:
+            say(f"about {event.steps:,} updates fit into {started.minutes:g} minutes, {epochs:.2g} epochs")
+
+    def _step(self, event: Stepped) -> None:
+        assert self._started is not None
+        now = event.symbols_per_second * self._started.chars_per_symbol
+        if self._stepped is None:
+            self._first, self._chars_per_second = time.monotonic(), now
+        self._chars_per_second = 0.9 * self._chars_per_second + 0.1 * now
+        self._stepped, self._steps = event, event.steps
+
+    def _evaluated(self, event: Evaluated) -> None:
+        if not self._bits:
+            say(EXPLAINED)
+        score = event.score
+        self._bits[score.nats_per_symbol] = score.bits_per_char
+        say(
+            f"step {event.step:,}: {score.bits_per_char:.3f} bits per character ({score.nats_per_symbol:.4f} nats per "
+            f"symbol){', the best so far' if event.best else ''}"
+        )
+        if self._bar is not None:
+            self._draw()
+
+    def _best(self, nats: float | None) -> str:
+        if nats is None or self._started is None:
+            return ""
+        bits = self._bits.get(nats, nats / math.log(2) / self._started.chars_per_symbol)
+        return f"; best {bits:.3f} bits per character ({nats:.4f} nats per symbol)"
+
+    def _tick(self) -> None:
+        while not self._closed.wait(REFRESH_SECONDS):
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draws the bar anew: of the time where that says how long the run is, of the updates otherwise."""
+        started, stepped, bar = self._started, self._stepped, self._bar
+        assert started is not None
+        elapsed, left = time.monotonic() - self._began, "compiling ..."
+        passed, rights = _clock(elapsed), [_clock(elapsed), ""]
+        if started.minutes is not None:
+            done, passed = elapsed / (60 * started.minutes), f"{passed} of {_clock(60 * started.minutes)}"
+            rights = [passed, ""]
+        else:
+            done = started.step / (started.steps or 1)
+        if stepped is not None:
+            epoch, steps = f"epoch {stepped.epoch + 1}", self._steps or stepped.step
+            if started.minutes is not None:
+                rights = [f"{passed}, step {stepped.step:,}, {epoch}", passed, ""]
+            else:
+                done, made = stepped.step / steps, stepped.step - started.step
+                remaining = _clock((time.monotonic() - self._first) / made * (steps - stepped.step)) + " left"
+                rights = [f"{remaining}, step {stepped.step:,} of {steps:,}, {epoch}", remaining, ""]
+            speed = f"{self._chars_per_second / 1000:.1f}k chars/s"
+            left = f"{min(100, 100 * done):3.0f}% {stepped.bits_per_char:.3f} bits/char {speed}"
+        width = columns()
+        if width != self._width:  # else tqdm pads the line to the length that it had in the wider window
+            self._width, bar.sp = width, bar.status_printer(bar.fp)
+        bar.n, bar.bar_format = min(1.0, done), bar_form(width, left, rights)
+        bar.refresh()

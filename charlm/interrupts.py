@@ -1,0 +1,48 @@
+"""Signals that ask a training to save and end: Ctrl-C, a terminal that is closed, a system that shuts down."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def stop_requested(again: Callable[[], object] | None = None) -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether one of `SIGNALS` has come.
+
+    A signal that the process ignores stays ignored: SIGHUP under `nohup`, SIGINT in a shell's background job. Signals
+    reach the main thread alone; in another thread the function always says no.
+
+    Args:
+        again: called by a second signal; without it, a second signal does what it did before.
+    """
+    asked = False
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and again is not None:
+            again()
+        asked = True
+        if again is None:
+            restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        restore()
