@@ -41,6 +41,7 @@ from charlm.training import Training
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Iterable[PathLike]
 Prompt = str | bytes
+LONGEST_PATH = 4096  # bytes, on Linux
 
 
 class LanguageModel:
@@ -172,7 +173,10 @@ def _listed(paths: Any) -> list[str]:
     if paths is None:
         return []
     if isinstance(paths, str | bytes | os.PathLike):
-        return [os.fsdecode(paths)]
+        path = os.fsdecode(paths)
+        if "\n" in path or len(path) > LONGEST_PATH:
+            raise UsageError(f"{path[:40]!r}...: is a text where a path is wanted; write it to a file first")
+        return [path]
     if not isinstance(paths, Iterable):
         raise UsageError(f"a path must be a text or a Path, not {paths!r}")
     return [path for one in paths for path in _listed(one)]

@@ -253,10 +253,12 @@ def read_toml(path: Path) -> Tables:
         UsageError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not TOML: byte {error.start} is not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not TOML: {error}") from None
 
 

@@ -194,6 +194,8 @@ def test_toml_is_read_or_refused_by_name(tmp_path):
     path.write_text('[model]\ncell = "gru"\n[train]\nclip = 2\n')
     config = resolve(read_toml(path))
     assert (config.model.cell, config.train.clip) == ("gru", 2.0)
+    path.write_text('[model]\ncell = "gru"\n', "utf-8-sig")
+    assert resolve(read_toml(path)).model.cell == "gru"
     for content in (b"[model\n", b"\xff\xfe"):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=r"run\.toml"):

@@ -103,8 +103,11 @@ def test_a_wrong_variable_is_named_not_the_option(charlm, tmp_path):
 
 
 def test_a_misspelt_variable_is_warned_of(charlm, caplog, models):
-    assert charlm("runs", "--models", models, CHARLM_RUNS_MODEL="x")[0] == 0
-    assert "CHARLM_RUNS_MODEL: charlm runs has no such option; did you mean CHARLM_RUNS_MODELS?" in caplog.text
+    there = {"CHARLM_RUNS_MODEL": "x", "CHARLM_MODELS": "x", "CHARLM_TRAIN_UNITS": "5", "CHARLM_CACHE": "x"}
+    assert charlm("runs", "--models", models, **there)[0] == 0
+    for name in ("CHARLM_RUNS_MODEL", "CHARLM_MODELS"):
+        assert f"{name}: charlm runs has no such option; did you mean CHARLM_RUNS_MODELS?" in caplog.text
+    assert len(caplog.records) == 2
 
 
 def test_a_stop_text_with_a_blank_in_the_environment_is_one_text():

@@ -56,6 +56,8 @@ def test_a_list_of_files_or_a_missing_path_to_train(folder, model):
     for paths in ([missing], [[str(missing)]], [[folder / "a.txt", missing]]):
         assert "missing.txt: no such file" in refused(UsageError, charlm.train, *paths, models=folder / "models")
     assert "needs a corpus" in refused(UsageError, charlm.train)
+    for text in (TEXT, "long " * 2000):
+        assert "is a text where a path is wanted" in refused(UsageError, charlm.train, text)
     assert "must be a text or a Path" in refused(UsageError, charlm.train, 5)
     assert "run exists: add resume=True" in refused(
         UsageError, charlm.train, folder / "a.txt", models=folder / "models", name="run"

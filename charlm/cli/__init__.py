@@ -31,6 +31,7 @@ COMMANDS = {
     "tokenize": "charlm.cli.tokenize",
     "corpus": "charlm.cli.corpus",
 }
+VARIABLES = ("CHARLM_CACHE", "CHARLM_DEBUG")  # that all commands have
 
 
 class _Commands(click.Group):
@@ -65,10 +66,11 @@ class _Commands(click.Group):
 
 
 def _warn_of_variables(name: str, command: click.Command) -> None:
-    """A variable that is meant for a command but is none of its options is no error: another version may have it."""
+    """A variable that is none of a command's options is no error: another version of charlm may have it."""
     known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
+    others = tuple(f"CHARLM_{other.upper()}_" for other in COMMANDS if other != name)
     for variable in os.environ:
-        if variable.startswith(f"CHARLM_{name.upper()}_") and variable not in known:
+        if variable.startswith("CHARLM_") and variable not in (*known, *VARIABLES) and not variable.startswith(others):
             meant = nearest(variable, known)
             logging.getLogger("charlm").warning("%s: charlm %s has no such option%s", variable, name, meant)
 
