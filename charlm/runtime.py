@@ -43,6 +43,7 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
             TensorFlow has already run something.
         debug: let the start-up lines through.
     """
+    occupy_descriptors()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
     if "tensorflow" not in sys.modules and platform.machine() in X86_64:
         os.environ.setdefault(ONEDNN, "1")  # by itself only with AVX-512: worth 1.15 to 1.65 times the speed on AVX2
@@ -69,6 +70,18 @@ def threads() -> int:
     import tensorflow as tf
 
     return int(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def occupy_descriptors() -> None:
+    """Puts /dev/null in the place of a closed standard stream, so that no file which is opened later gets its number.
+
+    A checkpoint that got number 2 would have TensorFlow's log lines in it. Reading gives nothing, writing to 1 fails.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)  # takes the lowest free number
 
 
 @contextlib.contextmanager

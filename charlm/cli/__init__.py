@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -14,6 +15,7 @@ import click
 
 from charlm import __version__
 from charlm.cli.options import as_typed, set_by_environment
+from charlm.cli.output import open_streams
 from charlm.errors import CharlmError, nearest, spelled
 
 STARTED = time.monotonic()
@@ -104,18 +106,20 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main() -> NoReturn:
     """Runs the command line; every failure is one line on standard error and an exit code."""
+    open_streams()
     logging.basicConfig(format="charlm: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:2] or "CHARLM_DEBUG" in os.environ
     try:
         with spelled(as_typed):
-            _exit(cli.main(standalone_mode=False) or 0)
+            code = cli.main(standalone_mode=False) or 0
+        sys.stdout.flush()
+        _exit(code)
     except click.exceptions.Exit as error:
         _exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _exit(130, "interrupted")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -136,6 +140,10 @@ def main() -> NoReturn:
 
 
 def _exit(code: int, message: str = "") -> NoReturn:
+    if code:
+        with contextlib.suppress(CharlmError, BrokenPipeError):
+            sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what could not be written is tried again at the end
     if message:
         print("charlm: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 
 import click
 
 from charlm import __version__
 from charlm.cli.options import json_option
+from charlm.cli.output import print_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors", "click", "tqdm", "zstandard")
 
@@ -37,7 +37,7 @@ def command(debug: bool, as_json: bool) -> None:
         "cache": str(cache_folder()),
     }
     if as_json:
-        print(json.dumps(about))
+        print_json(about)
         return
     for name, value in about.items():
         print(f"{name:16} {value}")

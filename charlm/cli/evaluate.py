@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from charlm.cli import completion
 from charlm.cli.options import EVALUATION, json_option, model_options, settings
+from charlm.cli.output import print_json
 from charlm.config import EvaluationConfig, Tables
 
 
@@ -48,7 +48,7 @@ def command(
             scoring=lambda symbols: bar("scoring", symbols, "symbols"),
         )
     if as_json:
-        print(json.dumps(score.to_dict()))
+        print_json(score.to_dict())
         return
     print(f"{score.split} split, {score.context} state, {loaded.checkpoint.path}")
     print(f"  {score.bits_per_char:8.4f} bits per character")

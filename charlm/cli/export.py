@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
 from charlm.checkpoint import find_run
 from charlm.cli.options import Choice, json_option, model_options
+from charlm.cli.output import print_json
 from charlm.display import say
 from charlm.export import FORMATS, check_destination, check_model, export, format_for, readme
 
@@ -63,7 +63,7 @@ def command(
     checks = export(loaded, destination, name, force)
     if as_json:
         shown = list(map(dataclasses.asdict, checks))
-        print(json.dumps({"path": str(destination), "format": name, "checks": shown}))
+        print_json({"path": str(destination), "format": name, "checks": shown})
     else:
         for check in checks:
             say(f"{destination}: {check}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 import secrets
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 from charlm.cli.options import SAMPLING, json_option, model_options, settings
+from charlm.cli.output import print_json
 from charlm.config import SampleConfig, Tables
 from charlm.errors import DataError, UsageError, named
 
@@ -127,7 +127,7 @@ def _write(pieces, echo: str, streams: bool, as_json: bool) -> None:  # type: ig
         print(end="" if last.endswith("\n") else "\n")
     for n, sample in enumerate(() if streams else samples):
         if as_json:
-            print(json.dumps(dataclasses.asdict(sample), ensure_ascii=False))
+            print_json(dataclasses.asdict(sample))
         else:
             text = echo + sample.text
             print((BETWEEN_SAMPLES + "\n" if n else "") + text, end="" if text.endswith("\n") else "\n")

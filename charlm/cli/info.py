@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from charlm.cli.options import json_option, model_options
+from charlm.cli.output import print_json
 
 
 @click.command()
@@ -35,7 +35,7 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
         "paths": {"run": str(run.path), "checkpoint": str(chosen.path)},
     }
     if as_json:
-        print(json.dumps(about, ensure_ascii=False))
+        print_json(about)
         return
     m, t = config.model, config.train
     best = "no score" if progress["best_nats"] is None else f"{progress['best_nats']:.4f} nats per symbol"

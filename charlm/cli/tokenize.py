@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from charlm.cli.options import json_option, model_options
+from charlm.cli.output import print_json
 
 
 @click.command()
@@ -26,7 +26,7 @@ def command(text: str | None, model: str | None, models: Path, checkpoint: str, 
     pieces = [tokenizer.id_bytes[i] for i in ids]
     if as_json:
         shown = [piece.decode("utf-8", "backslashreplace") for piece in pieces]
-        print(json.dumps({"ids": ids, "pieces": shown}, ensure_ascii=False))
+        print_json({"ids": ids, "pieces": shown})
         return
     for i, piece in zip(ids, pieces, strict=True):
         print(f"{i:6} {piece.decode('utf-8', 'backslashreplace')!r}")
