@@ -2,10 +2,12 @@
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import io
 import itertools
 import lzma
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,10 +129,46 @@ def _blocks(raw: IO[bytes], name: Path, size: int) -> Iterator[bytes]:
 def _refuse_binary(head: bytes, name: Path, reading: Reading) -> None:
     text = codecs.getincrementaldecoder(reading.encoding)("replace").decode(head)
     if "\0" in text:
-        utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        known, any_bytes = named("data.encoding", "utf-16"), named("data.tokenizer", "byte")
-        way_out = f"{known}, as its first two bytes say" if utf16 else f"{any_bytes} to read any bytes"
+        if encoding := wide_encoding(head):
+            known = named("data.encoding", encoding)
+            raise DataError(f"{name}: looks like {encoding.upper()} text, not {reading.encoding}; use {known}")
+        way_out = f"{named('data.tokenizer', 'byte')} to read any bytes"
         raise DataError(f"{name}: looks like a binary file (NUL in its first 8 KB); leave it out, or use {way_out}")
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """The UTF-32 or UTF-16 that a text begins in, None if it is in neither: by its byte order mark, or by its NULs."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    controls = sum(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
+    if b"\0" not in head or (controls < len(head) / 4 and "\ufffd" not in head.decode("utf-8", "replace")[:-3]):
+        return None  # text in an encoding of bytes, with a NUL here and there if at all
+    found = {}
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = codecs.getincrementaldecoder(encoding)("strict").decode(head, final=len(head) < HEAD_BYTES)
+            strange = sum(unicodedata.category(c) in ("Cc", "Cn", "Co") and c not in "\t\n\r\f\ufeff" for c in text)
+            if strange <= len(text) / 100:
+                found[encoding] = sum(c in " \t\n\r" or c.isascii() for c in text)
+    # Every script has its line ends and spaces from ASCII; the other byte order makes them something else.
+    best = max(found, key=found.__getitem__, default=None)
+    return best if best and found[best] else None
+
+
+def prompt_text(data: bytes, name: str) -> str:
+    """A prompt as a file of a corpus is read: UTF-8, less a byte order mark.
+
+    Raises:
+        DataError: it is in another encoding.
+    """
+    if encoding := wide_encoding(data[:HEAD_BYTES]):
+        raise DataError(f"{name}: looks like {encoding.upper()} text; a prompt is UTF-8 (iconv -f {encoding} -t utf-8)")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: byte {error.start} is not UTF-8, which a prompt is; save it as UTF-8") from None
 
 
 def _undecodable(error: UnicodeError, name: Path, end: int, encoding: str) -> DataError:

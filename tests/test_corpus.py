@@ -17,10 +17,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm.cli.generate import _prompt
 from charlm.corpora import CORPORA, write_pydocs
 from charlm.corpus import open_corpus, split_bounds
 from charlm.errors import CharlmError, DataError, UsageError
-from charlm.reading import PIECE_BYTES, Reading, text_bytes
+from charlm.reading import PIECE_BYTES, Reading, prompt_text, text_bytes, wide_encoding
 from charlm.sources import STDIN, raw_bytes, resolve
 
 COMPRESS = {
@@ -290,10 +291,46 @@ def test_nul_is_a_character_like_any_other_past_the_start(tmp_path):
     assert read(put(tmp_path / "a", "x" * 8192 + "\0")).endswith("x\0")
 
 
-def test_utf_16_is_recognised(tmp_path):
-    path = put(tmp_path / "a.txt", TEXT.encode("utf-16"))
-    with pytest.raises(DataError, match="encoding='utf-16'"):
-        open_corpus([path])
+SCRIPTS = {
+    "Latin": "Hello, world. It is so.\n",
+    "Cyrillic": "Привет, мир. Это так.\n",
+    "Greek": "Ἐν ἀρχῇ ἦν ὁ λόγος.\n",
+    "Arabic": "هذا نص عربي قصير.\n",
+    "Chinese": "我们都在这里，今天天气很好。\n",
+    "Japanese": "これは日本語です。\nカタカナ",
+    "Korean": "안녕하세요 세계.\n",
+    "emoji": "🙂 yes\n",
+}
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("encoding", WIDE)
+def test_utf_16_and_its_kin_are_named_with_or_without_a_byte_order_mark(tmp_path, script, encoding):
+    for repeat in (1, 1000):
+        content = (SCRIPTS[script] * repeat).encode(encoding)
+        path = put(tmp_path / "a.txt", content)
+        with pytest.raises(DataError, match=rf"a\.txt: looks like {encoding.upper()} text, .*encoding='{encoding}'"):
+            open_corpus([path])
+        assert read(path, reading=Reading(encoding)) == SCRIPTS[script] * repeat
+        with pytest.raises(DataError, match=f"prompt.txt: looks like {encoding.upper()} text; a prompt is UTF-8"):
+            prompt_text(content, "prompt.txt")
+
+
+@pytest.mark.parametrize(
+    "content", [*map(str.encode, SCRIPTS.values()), b"a\0b", b"a NUL \0 in text", bytes(range(256))]
+)
+def test_text_and_binary_data_are_not_taken_for_utf_16(content):
+    assert wide_encoding(content) is None
+
+
+def test_a_byte_order_mark_before_a_prompt_is_dropped_as_in_a_corpus(tmp_path, monkeypatch):
+    text = "\ufeffThe \ufeff"
+    path = Path(put(tmp_path / "prompt.txt", text))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False))
+    assert [_prompt(text, None), _prompt(None, path), _prompt(None, None)] == ["The \ufeff"] * 3
+    with pytest.raises(DataError, match=r"standard input: byte 3 is not UTF-8"):
+        prompt_text(b"caf\xe9", "standard input")
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 from tqdm import tqdm
 
 from charlm.cli.options import json_option
+from charlm.cli.output import print_json
 
 
 @click.command()
@@ -28,6 +27,6 @@ def command(clear: bool, as_json: bool) -> None:
         for file in files:
             file.unlink(missing_ok=True)
     if as_json:
-        print(json.dumps({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear}))
+        print_json({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear})
         return
     print(f"{folder}: {'removed ' if clear else ''}{len(files)} files, {tqdm.format_sizeof(size, 'B')}")

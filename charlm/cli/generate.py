@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from charlm.cli.options import SAMPLING, json_option, model_options, settings
-from charlm.cli.output import print_json
+from charlm.cli.output import print_json, typed_text
 from charlm.config import SampleConfig, Tables
 from charlm.errors import DataError, UsageError, named
+from charlm.reading import prompt_text
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 BETWEEN_SAMPLES = "-" * 40
@@ -84,16 +85,14 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise UsageError(f"{named('prompt')} and {named('prompt_file')} exclude each other")
     if prompt is not None:
-        return prompt
+        return typed_text(prompt).removeprefix("\ufeff")
     if file is None and sys.stdin.isatty():
         return ""
     try:
         data = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file or 'standard input'}: byte {error.start} is not UTF-8") from None
     except OSError as error:
         raise UsageError(f"{named('prompt_file')} {file}: {error.strerror}") from None
+    text = prompt_text(data, str(file or "standard input"))
     if file is None and text.endswith("\n"):
         text = text[:-2] if text.endswith("\r\n") else text[:-1]
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 import sys
 from typing import Any
 
@@ -47,6 +48,14 @@ def open_streams() -> None:
 def _written(file: io.FileIO, before: Any) -> io.TextIOWrapper:
     encoding, by_line = (before.encoding, before.line_buffering) if before else ("utf-8", True)
     return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=by_line)
+
+
+def typed_text(argument: str) -> str:
+    """An argument that is text: its bytes as UTF-8, whatever the locale, those that are not escaped."""
+    try:
+        return os.fsencode(argument).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # it came by a way that has no locale
+        return argument
 
 
 def print_json(value: object) -> None:

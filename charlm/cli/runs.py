@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
 from charlm.cli.options import json_option, models_option
+from charlm.cli.output import print_json
 from charlm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def command(models: Path, as_json: bool) -> None:
     found = [described(run) for run in reversed(runs(models))]
     if as_json:
         for about in found:
-            print(json.dumps(about, ensure_ascii=False))
+            print_json(about)
     elif found:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print("\n".join(table([_row(about) for about in found], width)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from charlm.cli.options import json_option, model_options
-from charlm.cli.output import print_json
+from charlm.cli.output import print_json, typed_text
 
 
 @click.command()
@@ -22,7 +22,7 @@ def command(text: str | None, model: str | None, models: Path, checkpoint: str, 
     tokenizer = find_run(model, models).pick(checkpoint).tokenizer()
     if text is None:
         text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    ids = tokenizer.encode(text).tolist()
+    ids = tokenizer.encode(typed_text(text).removeprefix("\ufeff")).tolist()
     pieces = [tokenizer.id_bytes[i] for i in ids]
     if as_json:
         shown = [piece.decode("utf-8", "backslashreplace") for piece in pieces]
