@@ -25,6 +25,7 @@ FLOORS = [
     {"api"},
     {"export", "serve"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = Path(charlm.__file__).parent
