@@ -229,7 +229,7 @@ class Run:
             step: updates done.
             weights: what generation needs.
             training: what resuming needs besides.
-            progress: with "best", the step of the best score so far, or None.
+            progress: with "best" and perhaps "scheduled_best", the steps of the best scores so far, or None.
             tokenizer: the run's.
 
         Raises:
@@ -247,8 +247,9 @@ class Run:
         )
         checkpoints = self.checkpoints()
         done = [c for c in checkpoints if c.step <= step]
+        best = progress["best"], progress.get("scheduled_best")
         # Later ones are damaged: a run goes on from the last whole one.
-        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step != progress["best"]):
+        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step not in best):
             remove_folder(old.path)
         return saved
 
@@ -268,9 +269,12 @@ class Run:
                 write_synced(beside / name, content)
             write_manifest(beside, written=time.time())
             sync_folder(beside)
-            remove_folder(place)
+            before = beside.with_name(f"{beside.name}.before")
+            if place.exists():
+                place.rename(before)
             beside.rename(place)
             sync_folder(place.parent)
+            shutil.rmtree(before, ignore_errors=True)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
@@ -297,7 +301,8 @@ class Run:
     def pick(self, which: str) -> Checkpoint:
         """The checkpoint called "best", "last", or by its step; verified.
 
-        The best falls back on the last whole one, with a warning, if it is damaged.
+        The best falls back on the last whole one, with a warning, if it is damaged. A newer one without a score is
+        warned of.
 
         Raises:
             ModelError: there is none.
@@ -327,6 +332,9 @@ class Run:
                 raise
             _log.warning("%s; using step %d", error, last.step)
             return last
+        if which == "best" and progress.get("scored", last.step) < last.step:
+            newest = named("checkpoint", "last")
+            _log.warning("using step %d; step %d has no score yet (%s takes it)", found.step, last.step, newest)
         return found
 
 

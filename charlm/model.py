@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -97,6 +98,16 @@ class CharLM(keras.Model):
         if not self.config.tie:
             named["projection"] = self.projection
         return {**named, "bias": self.bias}
+
+    def named_state(self, state: ModelState) -> dict[str, Tensor]:
+        """A state's tensors by the names they have in a checkpoint."""
+        layers = (zip(self.cell.states, layer, strict=True) for layer in state)
+        return {f"state.{n}.{name}": value for n, layer in enumerate(layers) for name, value in layer}
+
+    def state_of(self, named: Mapping[str, Any]) -> ModelState:
+        """The state that `named_state` took apart."""
+        layers = range(self.config.layers)
+        return tuple(tuple(tf.constant(named[f"state.{n}.{name}"]) for name in self.cell.states) for n in layers)
 
     def initial_state(self, batch: int | Tensor) -> ModelState:
         """Zeros for `batch` lanes: a tuple over layers of (h,) or (h, c), each [batch, H]."""

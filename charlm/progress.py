@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from charlm.config import LENGTHS, TrainConfig
 from charlm.errors import UsageError, named
@@ -35,6 +36,22 @@ class Progress(Strict):
     onednn: str | None = None
     groups: int = 1  # of lanes
     precision: str = ""
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str) -> Self:
+        """Reads what a checkpoint says; an old one's evaluations were all scheduled."""
+        old = {f"scheduled_{name}": values.get(name) for name in ("best", "best_nats")}
+        return cls.from_dict(old | values, where)
+
+    def computed_as(self, now: Progress) -> list[str]:
+        """Takes how this process computes from `now`, and returns what of that changes the bits."""
+        changes = []
+        for what, name in (("threads an operation", "threads"), ("precision", "precision"), ("oneDNN", "onednn")):
+            was, is_now = getattr(self, name), getattr(now, name)
+            if was not in (None, is_now):
+                changes.append(f"{what} was {was}, now {is_now}")
+            setattr(self, name, is_now)
+        return changes
 
     def take_score(self, nats: float, scheduled: bool) -> bool:
         """Takes an evaluation at the present step; returns whether it is the best so far."""

@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tensorflow as tf
-
-from charlm.checkpoint import Arrays, Checkpoint, assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.errors import DivergedError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
-from charlm.model import ModelState, build_model
+from charlm.model import build_model
 from charlm.progress import Progress
 from charlm.runtime import choose_precision, onednn, threads
 from charlm.score import Score
@@ -82,18 +80,14 @@ class Training:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         now, training = self.at, checkpoint.arrays("training")
-        self.at = Progress.from_dict(checkpoint.progress(), str(checkpoint.path / "progress.json"))
+        self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
         slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
         assign(self._optimizer_variables(), slots, checkpoint.path)
-        self.state, self.before = self._state_from(training), self.at.seconds
+        self.state, self.before = self.model.state_of(training), self.at.seconds
         self.validation.ids = self.validation.ids[: self.at.validated]
-        for what, name in (("threads an operation", "threads"), ("precision", "precision"), ("oneDNN", "onednn")):
-            was, is_now = getattr(self.at, name), getattr(now, name)
-            if was not in (None, is_now):
-                message = "%s: %s was %s, now %s; it will not go on bit for bit"
-                _log.warning(message, self.run.name, what, was, is_now)
-        self.at.threads, self.at.precision, self.at.onednn = now.threads, now.precision, now.onednn
+        for change in self.at.computed_as(now):
+            _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
 
     @property
@@ -105,17 +99,6 @@ class Training:
     def cursor(self) -> Cursor:
         """The next window."""
         return Cursor(self.at.epoch, self.at.window)
-
-    def _state_arrays(self) -> Arrays:
-        names = self.model.cell.states
-        named = ((f"state.{n}.{k}", s) for n, layer in enumerate(self.state) for k, s in zip(names, layer, strict=True))
-        return to_arrays(dict(named))
-
-    def _state_from(self, arrays: Arrays) -> ModelState:
-        names = self.model.cell.states
-        return tuple(
-            tuple(tf.constant(arrays[f"state.{n}.{name}"]) for name in names) for n in range(self.config.model.layers)
-        )
 
     @property
     def seconds(self) -> float:
@@ -165,7 +148,7 @@ class Training:
                 yield self._planned(previous)
             if train.patience is not None and at.stale >= train.patience:
                 break
-            worth = at.best == at.step or self._due(train.save_every or train.evaluate_every)
+            worth = at.step in (at.best, at.scheduled_best) or self._due(train.save_every or train.evaluate_every)
             if worth and at.step < self._total:
                 yield self._save()
         else:
@@ -295,7 +278,7 @@ class Training:
     def _save(self) -> Saved:
         self.at.seconds = self.seconds
         weights = to_arrays(self.model.named_weights())
-        training = to_arrays(self._optimizer_variables()) | self._state_arrays()
+        training = to_arrays(self._optimizer_variables() | self.model.named_state(self.state))
         saved = self.run.save(self.at.step, weights, training, self.at.to_dict(), self.data.tokenizer)
         return Saved(**self._stamp(), path=saved.path)
 

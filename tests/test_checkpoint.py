@@ -414,6 +414,14 @@ def test_what_is_not_there_is_refused(run):
         new.pick("best")
 
 
+def test_a_newer_checkpoint_without_a_score_is_said(run, caplog):
+    step = run.checkpoints()[-1].step
+    weights = {"w": np.zeros(2, np.float32)}
+    run.save(step + 1, weights, {}, {"best": step, "scored": step}, run.last().tokenizer())
+    assert run.pick("best").step == step
+    assert f"step {step + 1} has no score yet" in caplog.text
+
+
 def test_the_last_three_and_the_best_are_kept(tmp_path):
     run, best = Run.create(tmp_path / "run", RECORD), None
     for step in range(1, 13):
