@@ -28,8 +28,8 @@ REASONS = {
     "interrupted": "interrupted",
 }
 EXPLAINED = (
-    "scores are in bits per character of held-out text, lower is better: 2 bits are the doubt between 4 equally likely "
-    "characters, 1 bit between 2"
+    "scores are bits per character of held-out text, and lower is better:\n"
+    "2 bits are the doubt between 4 equally likely characters, 1 bit that between 2"
 )
 
 
@@ -123,13 +123,10 @@ class TrainingDisplay:
         model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.tokenizer]
         self._started, self._steps, self._began = event, event.steps, time.monotonic() - event.seconds
         say(
-            f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters; "
-            f"{event.vocabulary:,} different {symbols}, {event.train_symbols:,} to train on, "
-            f"{event.valid_symbols:,} held out"
-        )
-        say(
-            f"{train.lanes} lanes, window {train.bptt}, stride {train.k1}: {event.steps_per_epoch:,} updates an epoch, "
-            f"{event.unscored:,} {symbols} left over; {event.precision}, {event.engine}, {event.groups} lane groups"
+            f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters\n"
+            f"{event.train_symbols:,} {symbols} to train on, {event.valid_symbols:,} held out; {event.vocabulary:,} "
+            f"different ones\n{train.lanes} lanes, window {train.bptt}, stride {train.k1}: "
+            f"{event.steps_per_epoch:,} updates an epoch; {event.precision}, {event.engine}, {event.groups} lane groups"
         )
         if interactive():
             self._bar = tqdm(total=1.0, file=sys.stderr, dynamic_ncols=True, bar_format="compiling ...", leave=False)
@@ -151,7 +148,9 @@ class TrainingDisplay:
                 "read: allow more minutes, or take a smaller network (preset tiny)"
             )
         elif known is None:
-            say(f"about {event.steps:,} updates fit into {started.minutes:g} minutes, {epochs:.2g} epochs")
+            say(
+                f"about {event.steps:,} updates fit into {started.minutes:g} minutes, which is {epochs:.1f} times the text"
+            )
 
     def _step(self, event: Stepped) -> None:
         assert self._started is not None
