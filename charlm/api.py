@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from charlm.config import (
 )
 from charlm.corpus import Announce, split_bounds
 from charlm.dataset import Progress, read_again
+from charlm.display import TrainingDisplay, interactive, say
 from charlm.errors import Interrupted, UsageError, did_you_mean, named, nearest
 from charlm.evaluation import score_ids
 from charlm.events import Event, Finished
@@ -195,6 +197,7 @@ def load(
     Raises:
         ModelError: there is none, or it is damaged or foreign.
     """
+    start_tensorflow()
     named_run = None if model is None else os.fsdecode(model)
     return LanguageModel(find_run(named_run, Path(models or "models")).pick(str(checkpoint or "best")))
 
@@ -207,6 +210,7 @@ def train(
     resume: bool = False,
     models: PathLike | None = "models",
     on_event: Callable[[Event], object] | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> LanguageModel:
     """Trains a model and returns it at its best checkpoint.
@@ -218,6 +222,7 @@ def train(
         resume: go on with the run called `name`.
         models: where runs are.
         on_event: called with every event of `charlm.events`.
+        progress: show a bar, scores and samples on standard error; if None, in a terminal and in a notebook.
         settings: what the preset says holds for those that are not given or None.
 
             SETTINGS
@@ -234,9 +239,15 @@ def train(
     run = None if name is None else str(name)
     request = Request(_listed(paths), _tables(settings), Path(models or "models"), run, preset, resume)
     session = open_session(request)
+    shows = interactive() if progress is None else progress
+    if shows:
+        say(str(session.data.corpus))
+        say(session.choice)
     start_tensorflow(side_by_side=True)
-    with stop_requested() as stop:
+    with stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
         for event in Training(session, stop=stop).events():
+            if shows:
+                display.show(event)
             if on_event is not None:
                 on_event(event)
     if isinstance(event, Finished) and event.reason == "interrupted":

@@ -34,8 +34,33 @@ def lane_groups(lanes: int, layers: int) -> int:
     return next(groups for groups in range(most, 0, -1) if lanes % groups == 0)
 
 
+def import_tensorflow(debug: bool = False) -> None:
+    """Imports TensorFlow, and Keras on it, without start-up lines; a program that has imported it keeps its settings.
+
+    Raises:
+        UsageError: Keras has been imported on something else.
+    """
+    occupy_descriptors()
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever other programs want of the environment or of ~/.keras
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+        if platform.machine() in X86_64:
+            os.environ.setdefault(ONEDNN, "1")  # by itself only with AVX-512: 1.15 to 1.65 times the speed on AVX2
+        with contextlib.nullcontext() if debug else standard_error_closed():
+            import tensorflow as tf
+        tf.get_logger().setLevel("WARNING" if debug else "ERROR")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        backend = keras.backend.backend()
+        raise UsageError(
+            f"Keras has been imported with {backend}; import charlm first, or set KERAS_BACKEND=tensorflow"
+        )
+
+
 def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None:
-    """Imports TensorFlow without its start-up lines and sets its threads; call it before anything else does.
+    """Imports TensorFlow as `import_tensorflow` does, sets its threads and starts its devices.
 
     Args:
         side_by_side: on a processor, run as many operations at a time as there are cores, each on one thread, as
@@ -43,10 +68,7 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
             TensorFlow has already run something.
         debug: let the start-up lines through.
     """
-    occupy_descriptors()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
-    if "tensorflow" not in sys.modules and platform.machine() in X86_64:
-        os.environ.setdefault(ONEDNN, "1")  # by itself only with AVX-512: worth 1.15 to 1.65 times the speed on AVX2
+    import_tensorflow(debug)
     with contextlib.nullcontext() if debug else standard_error_closed():
         import tensorflow as tf
 
@@ -57,7 +79,6 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
         tf.zeros(1)  # starts the devices, which print too
-    tf.get_logger().setLevel("WARNING" if debug else "ERROR")
 
 
 def onednn() -> str:
