@@ -52,11 +52,8 @@ def import_tensorflow(debug: bool = False) -> None:
         tf.get_logger().setLevel("WARNING" if debug else "ERROR")
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        backend = keras.backend.backend()
-        raise UsageError(
-            f"Keras has been imported with {backend}; import charlm first, or set KERAS_BACKEND=tensorflow"
-        )
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise UsageError(f"Keras has been imported on {backend}; import charlm first, or set KERAS_BACKEND=tensorflow")
 
 
 def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None:

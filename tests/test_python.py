@@ -1,10 +1,17 @@
 """Python as people type it: one for many and many for one, `Path`, `bytes`, `None`, values of other libraries."""
 
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import charlm
 from charlm.errors import ModelError, UsageError
@@ -23,10 +30,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(folder):
+def trained(folder):
+    """A model, and what its training showed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder / "cache"))
-        yield charlm.train(folder / "a.txt", str(folder / "b.txt"), models=folder / "models", name="run", **QUICK)
+        with contextlib.redirect_stderr(io.StringIO()) as shown:
+            paths = folder / "a.txt", str(folder / "b.txt")
+            model = charlm.train(paths, models=folder / "models", name="run", progress=True, on_event=None, **QUICK)
+        yield model, shown.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return trained[0]
 
 
 def refused(kind, call, *values, **settings):
@@ -121,6 +137,35 @@ def test_tab_completion_and_help_show_what_there_is():
         assert f"\n            {setting}: " in charlm.train.__doc__
     assert "top_k: " in charlm.LanguageModel.generate.__doc__
     assert all(len(line) < 120 for line in charlm.train.__doc__.splitlines())
+
+
+def test_training_shows_its_progress_where_somebody_watches(folder, trained, capsys, monkeypatch):
+    assert "done at step 3" in trained[1]
+    again = {"name": "run", "models": folder / "models", "resume": True}
+    charlm.train(**again)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    charlm.train(**again)
+    assert "done at step 3" in capsys.readouterr().err
+    charlm.train(**again, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_program_that_imports_charlm_alone_sees_no_noise_of_others_and_none_of_their_settings(folder, model):
+    code = f"import charlm; print(charlm.load('run', models={str(folder / 'models')!r}).generate('It ', length=3))"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["KERAS_BACKEND"] = "jax"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert len(done.stdout.decode()) == len("abc\n")
+
+
+def test_a_program_that_has_imported_tensorflow_keeps_its_settings(model):
+    logger, before = tf.get_logger(), dict(os.environ)
+    logger.setLevel("INFO")
+    assert charlm.load("run", models=model.checkpoint.path.parents[2]).generate(length=0) == ""
+    assert logger.level == logging.INFO
+    assert dict(os.environ) == before
 
 
 def test_two_threads_write_from_one_model(model):
