@@ -149,7 +149,8 @@ class TrainingDisplay:
             )
         elif known is None:
             say(
-                f"about {event.steps:,} updates fit into {started.minutes:g} minutes, which is {epochs:.1f} times the text"
+                f"about {event.steps:,} updates fit into {started.minutes:g} minutes, "
+                f"which is {epochs:.1f} times the text"
             )
 
     def _step(self, event: Stepped) -> None:

@@ -25,6 +25,8 @@ SHIPPED = next((ROOT / "models").glob("*/config.json")).parent
 def charlm(monkeypatch, capsys):
     """Runs the command line in this process: (exit code, standard output, standard error)."""
     before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("charlm.cli.open_streams", lambda: None)  # this process' own streams are pytest's
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
 
     def run(*words, **env):
         for name, value in env.items():
