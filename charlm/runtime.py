@@ -80,7 +80,7 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
 
 def onednn() -> str:
     """Whether TensorFlow computes with oneDNN: what the environment says, or TensorFlow's own choice."""
-    return os.environ.get(ONEDNN, "TensorFlow's choice")
+    return {"1": "on", "true": "on", None: "TensorFlow's choice"}.get(os.environ.get(ONEDNN), "off")
 
 
 def threads() -> int:

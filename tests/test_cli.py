@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import pty
 import signal
 import struct
@@ -282,6 +283,14 @@ def test_tokenize_shows_ids_and_pieces(folder):
 def test_env_says_what_would_be_used(folder):
     about = json.loads(charlm("env", "--json", cwd=folder).stdout)
     assert {"charlm", "tensorflow", "cores", "gpu", "engine", "precision auto"} <= about.keys()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for these processors")
+def test_onednn_is_on_unless_the_person_has_said_no(folder, monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    assert json.loads(charlm("env", "--json", cwd=folder).stdout)["oneDNN"] == "on"
+    said = charlm("env", "--json", cwd=folder, env={"TF_ENABLE_ONEDNN_OPTS": "0"})
+    assert json.loads(said.stdout)["oneDNN"] == "off"
 
 
 def test_corpus_writes_text(tmp_path):

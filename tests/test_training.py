@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm import time_budget, training
+from charlm import session, time_budget, training
 from charlm.checkpoint import Run
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
@@ -159,6 +159,15 @@ def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
         Run(tmp_path / "run").pick("best").step
         == min((e for e in events if isinstance(e, Evaluated)), key=lambda e: e.score.nats_per_symbol).step
     )
+
+
+@pytest.mark.parametrize(("native", "lanes", "window"), [(False, 32, 32), (True, 64, 64)])
+def test_a_slow_processor_gets_more_and_smaller_updates(corpus, tmp_path, monkeypatch, native, lanes, window):
+    monkeypatch.setattr(session, "native_bfloat16", lambda: native)
+    opened = open_session(Request([str(corpus)], {}, tmp_path, "run", "small"))
+    assert (opened.config.train.lanes, opened.config.train.bptt) == (lanes, window)
+    asked = open_session(Request([str(corpus)], {"train": {"lanes": 16}}, tmp_path, "asked", "small"))
+    assert asked.config.train.lanes == 16
 
 
 class Clock:

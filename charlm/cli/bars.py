@@ -20,7 +20,18 @@ def progress_bars() -> Iterator[Callable[..., Callable[[int], None]]]:
     def bar(title: str, total: int, unit: str) -> Callable[[int], None]:
         for done in bars:
             done.close()
-        bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=True, leave=False, delay=1, disable=None))
+        bars.append(
+            tqdm(
+                desc=title,
+                total=total,
+                unit=unit,
+                unit_scale=True,
+                leave=False,
+                delay=1,
+                disable=None,
+                dynamic_ncols=True,
+            )
+        )
         return lambda count: bars[-1].update(count) and None
 
     try:
