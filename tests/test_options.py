@@ -161,6 +161,8 @@ def test_charlm_runs_lists_what_there_is_and_says_what_is_damaged(charlm, models
     about = next(one for one in listed if one["name"] == "good")
     assert 1 < about["bits_per_char"] < 3
     assert about["bytes"] > 100_000
+    assert about["state"] == "published"
+    assert "unfinished" not in lines["good"]
     assert next(one for one in listed if one["name"] == "damaged")["why"].endswith("has changed since it was written")
 
 

@@ -65,7 +65,8 @@ def described(run: Run) -> dict[str, Any]:
             progress = last.progress()
             about |= {"step": progress["step"], "steps": progress["steps"], "best_step": progress["best"]}
             about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
-            about["state"] = "finished" if progress["finished"] else "unfinished"
+            resumable = (last.path / "training.safetensors").exists()
+            about["state"] = "finished" if progress["finished"] else "unfinished" if resumable else "published"
     except (ModelError, LookupError, TypeError, ValueError, AttributeError) as error:
         about |= {"state": "damaged", "why": str(error)}
     return about
@@ -85,7 +86,7 @@ def _row(about: Mapping[str, Any]) -> dict[str, str]:
     made, corpus, when = about.get("model"), about.get("corpus", []), about["when"]
     text = f"{len(corpus)} files" if len(corpus) > 1 else "".join(corpus)
     score = about.get("bits_per_char")
-    state = "" if about["state"] == "finished" else about["state"]
+    state = "" if about["state"] in ("finished", "published") else about["state"]
     return {
         "name": _visible(about["name"]),
         "when": datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M") if when else "",
