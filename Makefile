@@ -14,7 +14,7 @@ define installed
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load bench small-model clean
+.PHONY: demo test resume-proof proofs parity load bench picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -41,6 +41,9 @@ load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one s
 
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
+
+picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
+	$(VENV)/bin/python benchmarks/picture.py pydocs-small
 
 small-model: $(VENV)/.installed $(CORPUS)  ## models/pydocs-small, trained anew
 	rm -rf models/pydocs-small

@@ -1,5 +1,8 @@
 import os
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
@@ -10,7 +13,7 @@ LARGEST: dict[str, float] = {}
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
-    from charlm.export.html import launched
+    from picture import launched
 
     with playwright.sync_playwright() as driver:
         try:

@@ -23,6 +23,7 @@ FLOORS = [
     {"training"},
     {"display"},
     {"api"},
+    {"page"},
     {"export", "serve"},
     {"cli"},
     {"__main__"},

@@ -11,7 +11,7 @@ from charlm.checkpoint import find_run
 from charlm.cli.options import Choice, json_option, model_options
 from charlm.cli.output import print_json
 from charlm.display import say
-from charlm.export import FORMATS, check_destination, check_model, export, format_for, readme
+from charlm.export import FORMATS, check_destination, check_engine, check_model, export, format_for, readme
 
 
 @click.command()
@@ -24,6 +24,7 @@ from charlm.export import FORMATS, check_destination, check_model, export, forma
     help="What to write [by DEST's ending: .keras, .tflite, .html; else savedmodel].",
 )
 @click.option("--force", is_flag=True, help="Replace an export that is there.")
+@click.option("--unchecked", is_flag=True, help="Write it also where the engine that would check it is not installed.")
 @json_option
 @click.pass_obj
 def command(
@@ -34,6 +35,7 @@ def command(
     checkpoint: str,
     name: str | None,
     force: bool,
+    unchecked: bool,
     as_json: bool,
 ) -> None:
     """Write a trained model to DEST for other tools, and check that it computes the same.
@@ -47,10 +49,13 @@ def command(
 
     What is written is loaded again by its own engine, reads 1000 symbols and writes 500; if the logits or the text
     differ from the model's by more than rounding, nothing is left. A README.md in the directory, or DEST.md beside the
-    file, says what goes in and what comes out. onnx and litert need the extras charlm[onnx] and charlm[litert].
+    file, says what goes in and what comes out. onnx, litert and html need the extras charlm[onnx], charlm[litert] and
+    charlm[html].
     """
     name = name or format_for(destination)
     check_destination(destination.resolve(), name, force)
+    if not unchecked:
+        check_engine(name)
     found = find_run(model, models).pick(checkpoint)
     check_model(found.config(), name)
     from charlm.runtime import start_tensorflow
@@ -60,7 +65,7 @@ def command(
 
     loaded = LanguageModel(found)
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
-    checks = export(loaded, destination, name, force)
+    checks = export(loaded, destination, name, force, unchecked)
     if as_json:
         shown = list(map(dataclasses.asdict, checks))
         print_json({"path": str(destination), "format": name, "checks": shown})

@@ -13,6 +13,7 @@ A format is a module here and a line in `FORMATS`, which says what it has a path
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -37,12 +38,14 @@ class Format(NamedTuple):
         module: that writes it.
         suffix: what the name of its file ends with; None if it writes a directory.
         cells, tokenizers: that it has something for; None if any will do.
+        engine: the package that checks what was written, which the extra of its name brings; None if charlm does.
     """
 
     module: str
     suffix: str | None
     cells: Sequence[str] | None = None
     tokenizers: Sequence[str] | None = None
+    engine: str | None = None
 
     def lacks(self, config: Config) -> list[str]:
         """The parts of a model that it has nothing for, in words."""
@@ -54,9 +57,9 @@ STOCK_CELLS, TOKENIZERS = ("lstm", "gru", "rnn"), ("char", "byte", "sentencepiec
 FORMATS = {
     "savedmodel": Format("charlm.export.savedmodel", None, tokenizers=TOKENIZERS),
     "keras": Format("charlm.export.keras_file", ".keras", cells=STOCK_CELLS),
-    "onnx": Format("charlm.export.onnx_files", None, cells=STOCK_CELLS),
-    "litert": Format("charlm.export.litert", ".tflite"),
-    "html": Format("charlm.export.html", ".html", cells=STOCK_CELLS, tokenizers=TOKENIZERS),
+    "onnx": Format("charlm.export.onnx_files", None, cells=STOCK_CELLS, engine="onnxruntime"),
+    "litert": Format("charlm.export.litert", ".tflite", engine="ai_edge_litert"),
+    "html": Format("charlm.export.html", ".html", STOCK_CELLS, TOKENIZERS, engine="py_mini_racer"),
 }
 
 
@@ -75,6 +78,18 @@ def format_of(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         extra = f"pip install 'charlm[{name}]'"
         raise UsageError(f"{named('format')} {name}: {error.name} is not installed; {extra}") from None
+
+
+def check_engine(name: str) -> None:
+    """Whether what a format writes can be checked here.
+
+    Raises:
+        UsageError: its engine is not installed.
+    """
+    engine = FORMATS[name].engine
+    if engine and importlib.util.find_spec(engine) is None:
+        ways = f"pip install 'charlm[{name}]', or {named('unchecked', True)} leaves it unchecked"
+        raise UsageError(f"{name}: {engine}, which checks what is written, is not installed; {ways}")
 
 
 def format_for(destination: Path) -> str:
@@ -145,6 +160,7 @@ def export(
     destination: str | os.PathLike[str],
     format: str | None = None,
     force: bool = False,
+    unchecked: bool = False,
 ) -> list[Parity]:
     """Writes a model in a format, with a README beside or in it, and checks it in every engine that there is.
 
@@ -153,9 +169,10 @@ def export(
         destination: a directory or a file, as the format has it.
         format: its name in `FORMATS`; None for that of the destination's ending, a SavedModel if it has none.
         force: replace an export that is there.
+        unchecked: write it also where its engine is not installed.
 
     Raises:
-        UsageError: see `check_destination` and `check_model`; or the format needs an extra.
+        UsageError: see `check_destination`, `check_engine` and `check_model`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
     from charlm.export import card, parity
@@ -166,6 +183,8 @@ def export(
         raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
     check_destination(destination, name, force)
     check_model(language_model.config, name)
+    if not unchecked:
+        check_engine(name)
     written = format_of(name)
     draft, old = (destination.with_name(f".{secrets.token_hex(4)}-{destination.name}") for _ in range(2))
     try:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import base64
-import html
-import importlib.resources
 import json
-import shutil
-import string
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
+from charlm.page import element, page, source
 from charlm.tokenizers import SentencePieceTokenizer
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Playwright
-
 WEIGHTS = np.float16
-PLAY = """([ids, length]) => {
-  const state = initialState(), logits = ids.map(id => Array.from(step(id, state))), greedy = [];
-  for (let last = logits.at(-1); greedy.length < length; last = step(greedy.at(-1), state)) {
-    greedy.push(draw(last, 0, 0, 0));
-  }
-  return [logits, greedy];
-}"""
+HELD = re.compile(r'<script type="[a-z/]+" id="(\w+)">\n(.*?)</script>', re.DOTALL)  # what the page holds, by its name
+PLAY = """
+const played = languageModel(%(model)s, Uint8Array.fromBase64("%(weights)s"));
+const script = %(script)s, state = played.initialState(), greedy = [];
+let logits = [];
+for (const id of script.ids) logits.push(played.step(id, state));
+for (let last = logits.at(-1); greedy.length < script.length; last = played.step(greedy.at(-1), state)) {
+  greedy.push(played.draw(last, { temperature: 0 }));
+}
+logits = Float32Array.from(logits.flatMap(row => [...row]));
+"""
+NOTE = "Everything runs in this page; nothing is sent anywhere."
+LONGEST = 100_000  # symbols of a text
 
 
 def write(language_model: LanguageModel, path: Path) -> None:
@@ -55,20 +56,15 @@ def write(language_model: LanguageModel, path: Path) -> None:
         for i, score in tokenizer.scored_pieces.values():
             scores[i] = score
         record |= {"scores": scores, "unknown_score": tokenizer.unknown_score, "line": tokenizer.LINE_CHARS}
-    layers = f"{model.layers} layer{'s' if model.layers > 1 else ''} of {model.units} units"
-    files = importlib.resources.files("charlm")
-    page = string.Template(files.joinpath("export/page.html").read_text("utf-8"))
-    path.write_text(
-        page.substitute(
-            style=files.joinpath("page.css").read_text("utf-8"),
-            title=html.escape(language_model.checkpoint.run_name),
-            about=f"A recurrent language model: {model.cell.upper()}, {layers}, "
-            f"{language_model.model.count_params():,} parameters, {tokenizer.vocabulary} symbols.",
-            model=json.dumps(record).replace("<", "\\u003c"),
-            weights=base64.b64encode(packed).decode(),
-        ),
-        "utf-8",
+    engine = "\n".join(
+        (
+            element(json.dumps(record).replace("<", "\\u003c"), "model", "application/json"),
+            element(base64.b64encode(packed).decode(), "weights", "text/plain"),
+            element(source("export/model.js"), "code"),
+            element(source("export/engine.js"), "engine"),
+        )
     )
+    path.write_text(page(language_model, language_model.checkpoint.run_name, engine, NOTE, LONGEST), "utf-8")
 
 
 def _symbol(content: bytes) -> str | list[int]:
@@ -80,38 +76,24 @@ def _symbol(content: bytes) -> str | list[int]:
 
 
 def play(path: Path, script: Script) -> Played:
-    """Plays the script in headless Chromium, with the page's own functions."""
-    from playwright.sync_api import sync_playwright
+    """Plays the script with the page's own code, in V8, the engine that Chromium runs it in."""
+    from py_mini_racer import MiniRacer
 
-    with sync_playwright() as driver:
-        browser = launched(driver)
-        page = browser.new_page()
-        page.set_content(path.read_text("utf-8"))
-        logits, greedy = page.evaluate(PLAY, [script.ids, script.length])
-        engine = f"Chromium {browser.version}"
-        browser.close()
-    return Played(engine, np.array(logits, np.float32), greedy)
-
-
-def launched(driver: Playwright) -> Browser:
-    """A headless Chromium: the system's, Google's Chrome, or the one that `playwright install chromium` left.
-
-    Raises:
-        ModuleNotFoundError: there is none.
-    """
-    from playwright.sync_api import Error
-
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        return driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-    except Error:
-        raise ModuleNotFoundError("no Chromium", name="Chromium") from None
+    parts = dict(HELD.findall(path.read_text("utf-8")))
+    with MiniRacer() as engine:
+        engine.eval(parts["code"])
+        engine.eval(PLAY % {**parts, "script": json.dumps({"ids": script.ids, "length": script.length})})
+        logits: Any = engine.eval("logits.buffer")
+        greedy: Any = engine.eval("Int32Array.from(greedy).buffer")
+        rows = np.frombuffer(logits, np.float32).reshape(len(script.ids), -1).copy()
+        return Played(f"V8 {engine.v8_version}", rows, np.frombuffer(greedy, np.int32).tolist())
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
     """How to use it."""
-    return """Open the file in a browser: type a prompt, choose temperature and seed, and watch it write. The ground of
-each character says how little the model expected it. The same seed and settings give the same text.
+    return """Open the file in a browser: type a prompt, choose temperature and seed, and watch it write. The shade
+behind each character says how little the model expected it; point at one, tap it, or go there with the arrow keys, to
+see what else it might have been. The same seed and settings give the same text.
 
 Weights are in half precision, arithmetic is in float32. Nothing is loaded from or sent to anywhere.
 """

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
-import importlib.resources
-import string
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import Depends, FastAPI, Request
@@ -21,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from charlm import __version__
 from charlm.api import LanguageModel
+from charlm.page import element, page, source
 from charlm.serve.access import AccessLog, Application
 from charlm.serve.completions import add_completions
 from charlm.serve.engine import Engine
@@ -97,7 +95,9 @@ def build(
         redoc_url=None,
         static_url=FILES,
     )
-    for routes in (_page, _docs, _health, add_completions, add_models, add_predictions, add_tokens):
+    note = 'The addresses are described in <a href="docs">docs</a>.'
+    _page(app, page(language_model, name, element(source("serve/engine.js"), "engine"), note, limits.length))
+    for routes in (_docs, _health, add_completions, add_models, add_predictions, add_tokens):
         routes(app, service)
     _errors(app, site.prefix, name)
     guarded: Application = Guard(app, limits.body, api_key, site, answer)
@@ -157,19 +157,10 @@ def _docs(app: FastAPI, service: Service) -> None:
         return page
 
 
-def _page(app: FastAPI, service: Service) -> None:
-    files, model = importlib.resources.files("charlm"), service.model
-    page = string.Template(files.joinpath("serve/page.html").read_text("utf-8")).substitute(
-        style=files.joinpath("page.css").read_text("utf-8"),
-        title=html.escape(service.name),
-        about=f"A recurrent language model: {model.config.cell.upper()}, {model.config.layers} x {model.config.units} "
-        f"units, {model.count_params():,} parameters, {model.config.vocabulary} symbols.",
-        longest=service.limits.length,
-    )
-
+def _page(app: FastAPI, content: str) -> None:
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
-        return HTMLResponse(page)
+        return HTMLResponse(content)
 
 
 def _health(app: FastAPI, service: Service) -> None:
