@@ -1,8 +1,10 @@
 """Exports, each in the engine it is for, against the model it came from."""
 
 import json
+import math
 import random
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,18 @@ import tensorflow as tf
 from charlm.api import load
 from charlm.cells import CELLS
 from charlm.checkpoint import Run, to_arrays
+from charlm.cli import as_typed, cli
 from charlm.config import Config, ModelConfig
-from charlm.errors import UsageError
+from charlm.errors import UsageError, spelled
 from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, readme, savedmodel
 from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
-from charlm.tokenizers import TOKENIZERS
+from charlm.page import source
+from charlm.tokenizers import TOKENIZERS, StreamDecoder
 
 TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 🙂\n" * 5
 TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
-NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["playwright"]}
+NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["py_mini_racer"]}
 KINDS = {"length": np.int32, "temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "seed": np.int32}
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
@@ -67,8 +71,6 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     suffix = FORMATS[name].suffix
     out = tmp_path / f"out{suffix or ''}"
     found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), out, name)
-    if found.engine == "Chromium is not installed":
-        pytest.skip(found.engine)
     assert found.difference is not None
     assert found.holds
     card = readme(out, name)
@@ -278,43 +280,70 @@ def test_a_format_whose_extra_is_missing_says_so(monkeypatch):
 
 @pytest.mark.parametrize("tokenizer", FORMATS["html"].tokenizers)
 @pytest.mark.parametrize("cell", FORMATS["html"].cells)
-def test_the_page_writes_what_the_rounded_model_does(browser, cell, tokenizer, tmp_path):
-    model = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn")
-    format_of("html").write(model, tmp_path / "out.html")
+def test_the_page_writes_what_the_rounded_model_does(cell, tokenizer, tmp_path):
+    pytest.importorskip("py_mini_racer")
+    model, html = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn"), format_of("html")
+    html.write(model, tmp_path / "out.html")
     for weight in model.model.named_weights().values():
         weight.assign(weight.numpy().astype(np.float16).astype(np.float32))
-    page, asked = browser.new_page(), []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((tmp_path / "out.html").as_uri())
-    page.fill("#length", "")
-    page.press("#prompt", "Control+Enter")
-    assert page.inner_text("#status") == ""
-    for prompt, temperature, seed in (("the ", "0", 1), ("", "0.8", 7), ("é世", "1.2", 2**31 - 1)):
-        page.fill("#prompt", prompt)
-        page.fill("#temperature", temperature)
-        page.fill("#seed", str(seed))
-        page.fill("#length", "500")
-        page.click("#write")
-        page.wait_for_function("document.getElementById('stop').disabled")
-        written = page.evaluate("[...document.querySelectorAll('#text span')].map(s => s.textContent).join('')")
-        assert written == model.generate(prompt, length=500, temperature=float(temperature), seed=seed)
-        assert page.inner_text("#status").startswith("500 symbols")
-    assert [url for url in asked if not url.startswith("file:")] == []
-    page.close()
+    with html.running(tmp_path / "out.html") as engine:
+        for prompt, settings in (
+            ("the ", {"temperature": 0.0}),
+            ("", {"temperature": 0.8, "seed": 7}),
+            ("é世", {"temperature": 1.2, "top_p": 0.8, "seed": 2**31 - 1}),
+        ):
+            asked = json.dumps({"seed": 1, "topP": 1, **settings} | {"topP": settings.get("top_p", 1)})
+            written = f"[...model.write({json.dumps(prompt)}, 300, {asked}, 5)].filter(Boolean)"
+            symbols = json.loads(engine.eval(f"JSON.stringify({written})"))
+            decoder, ids = StreamDecoder(model.tokenizer), [symbol["id"] for symbol in symbols]
+            assert decoder.feed(ids) + decoder.flush() == model.generate(prompt, length=300, **{"seed": 1, **settings})
+            for symbol in symbols:
+                told = dict(symbol["likeliest"])
+                assert list(told.values()) == sorted(told.values(), reverse=True)
+                assert -told.get(symbol["id"], -symbol["nats"]) == pytest.approx(symbol["nats"])
+                assert sum(map(math.exp, told.values())) < 1.001
 
 
-def test_the_page_has_the_ids_of_the_tokenizer(browser, tmp_path):
-    model = language_model(tmp_path, tokenizer="sentencepiece", units=4)
-    format_of("html").write(model, tmp_path / "out.html")
-    page = browser.new_page()
-    page.goto((tmp_path / "out.html").as_uri())
+def test_the_page_has_the_ids_of_the_tokenizer(tmp_path):
+    pytest.importorskip("py_mini_racer")
+    model, html = language_model(tmp_path, tokenizer="sentencepiece", units=4), format_of("html")
+    html.write(model, tmp_path / "out.html")
     texts = [TEXT, "", "\n\t\n  x\0▁▁ a▁\r\n", "é世🙂 §", "the fox " * 2000, "o" * 9000 + "\n" + "the" * 3000]
     pieces, chance = list(model.tokenizer.scored_pieces), random.Random(3)
     texts += ["".join(chance.choices([*pieces, "▁", "§", "\n"], k=30)) for _ in range(300)]
     texts += [piece * 20 for piece in pieces]
-    found = page.evaluate("texts => texts.map(text => encode(text))", texts)
-    assert found == [model.tokenizer.encode(text).tolist() for text in texts]
-    page.close()
+    with html.running(tmp_path / "out.html") as engine:
+        found = json.loads(engine.eval(f"JSON.stringify({json.dumps(texts)}.map(text => model.encode(text)))"))
+        assert found == [model.tokenizer.encode(text).tolist() for text in texts]
+        assert engine.eval("model.encode('a\\ud800').length") > 0
+
+
+def test_a_page_that_could_not_work_is_not_left(tmp_path, monkeypatch):
+    """Checked without any browser."""
+    pytest.importorskip("py_mini_racer")
+    html = format_of("html")
+    monkeypatch.setattr(html, "source", lambda name: source(name).replace("sigmoid(z(1))", "sigmoid(z(0))"))
+    with pytest.raises(ParityError, match="not written"):
+        export(language_model(tmp_path, units=8), tmp_path / "out.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", [name for name, kind in FORMATS.items() if kind.engine])
+def test_what_cannot_be_checked_here_is_written_only_when_asked_so(name, tmp_path, monkeypatch):
+    for module in NEEDS[name]:
+        pytest.importorskip(module)
+    out, model = tmp_path / f"out{FORMATS[name].suffix or ''}", language_model(tmp_path, units=8)
+    monkeypatch.setitem(sys.modules, FORMATS[name].engine, None)
+    with pytest.raises(
+        UsageError, match=rf"is not installed; pip install 'charlm\[{name}\]', or unchecked=True leaves"
+    ):
+        export(model, out, name)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    with spelled(as_typed), pytest.raises(UsageError, match="or --unchecked leaves"):
+        cli.main(["export", str(out), "--format", name], standalone_mode=False)
+    found = export(model, out, name, unchecked=True)
+    assert {str(check)[:13] for check in found} == {"not checked: "}
+    assert out.exists()
 
 
 def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):
@@ -322,5 +351,5 @@ def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):
     format_of("html").write(model, tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text("utf-8")
     assert len(text.encode()) < 1.5 * 2**20
-    record = json.loads(re.search(r'id="model">(.*?)</script>', text)[1])
+    record = json.loads(re.search(r'id="model">\n(.*?)</script>', text)[1])
     assert sum(array["size"] for array in record["arrays"]) == model.model.count_params()

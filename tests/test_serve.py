@@ -366,45 +366,6 @@ def test_an_engine_that_dies_tells_who_waits(tmp_path, monkeypatch):
         server.close()
 
 
-def test_the_page_writes_stops_and_explains(server, browser):
-    asked = []
-    page = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
-    page.on("request", lambda request: asked.append(request.url))
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.goto(server.url + "/")
-    page.wait_for_function("document.activeElement.id === 'prompt'")
-    page.keyboard.type("the ")
-    page.fill("#seed", "7")
-    page.fill("#length", "120")
-    page.fill("#temperature", "1")
-    page.keyboard.press("Tab")
-    page.focus("#prompt")
-    page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('120 symbols')")
-    assert page.inner_text("#text").rstrip() == ("the " + server.text("the ", 120, 7)).rstrip()
-    symbol = page.locator("#text span").nth(5)
-    symbol.hover()
-    assert page.inner_text("#hint").count("%") == 5
-    page.click("#copy")
-    page.wait_for_function("document.getElementById('status').textContent === 'Copied.'")
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith(f"curl {server.url}/v1/completions -d '")
-    body = json.loads(copied.split(" -d ")[1][1:-1])
-    assert server.complete(**body)["choices"][0]["text"] == server.text("the ", 120, 7)
-    page.fill("#length", "100000")
-    page.click("#again")
-    page.wait_for_function("document.querySelectorAll('#text span').length > 50")
-    assert page.input_value("#seed") != "7"
-    page.keyboard.press("Escape")
-    page.wait_for_function("document.getElementById('stop').disabled")
-    wait_for(lambda: not server.engine.busy)
-    page.set_viewport_size({"width": 360, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert {url.startswith((server.url, "data:")) for url in asked} == {True}
-    assert not problems
-
-
 def test_the_addresses_are_described_without_the_internet(server, browser):
     asked, page = [], browser.new_page()
     page.on("request", lambda request: asked.append(request.url))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,15 +18,17 @@ from charlm.generation import prompt_ids
 from charlm.page import element, page, source
 from charlm.tokenizers import SentencePieceTokenizer
 
+if TYPE_CHECKING:
+    from py_mini_racer import MiniRacer
+
 WEIGHTS = np.float16
 HELD = re.compile(r'<script type="[a-z/]+" id="(\w+)">\n(.*?)</script>', re.DOTALL)  # what the page holds, by its name
 PLAY = """
-const played = languageModel(%(model)s, Uint8Array.fromBase64("%(weights)s"));
-const script = %(script)s, state = played.initialState(), greedy = [];
+const state = model.initialState(), greedy = [];
 let logits = [];
-for (const id of script.ids) logits.push(played.step(id, state));
-for (let last = logits.at(-1); greedy.length < script.length; last = played.step(greedy.at(-1), state)) {
-  greedy.push(played.draw(last, { temperature: 0 }));
+for (const id of script.ids) logits.push(model.step(id, state));
+for (let last = logits.at(-1); greedy.length < script.length; last = model.step(greedy.at(-1), state)) {
+  greedy.push(model.draw(last, { temperature: 0 }));
 }
 logits = Float32Array.from(logits.flatMap(row => [...row]));
 """
@@ -75,14 +79,22 @@ def _symbol(content: bytes) -> str | list[int]:
         return list(content)
 
 
-def play(path: Path, script: Script) -> Played:
-    """Plays the script with the page's own code, in V8, the engine that Chromium runs it in."""
+@contextlib.contextmanager
+def running(path: Path) -> Iterator[MiniRacer]:
+    """V8, the engine that Chromium runs scripts in, with a page's own code; its model is `model`."""
     from py_mini_racer import MiniRacer
 
     parts = dict(HELD.findall(path.read_text("utf-8")))
     with MiniRacer() as engine:
         engine.eval(parts["code"])
-        engine.eval(PLAY % {**parts, "script": json.dumps({"ids": script.ids, "length": script.length})})
+        engine.eval(f'const model = languageModel({parts["model"]}, Uint8Array.fromBase64("{parts["weights"]}"));')
+        yield engine
+
+
+def play(path: Path, script: Script) -> Played:
+    """Plays the script with the page's own code."""
+    with running(path) as engine:
+        engine.eval(f"const script = {json.dumps({'ids': script.ids, 'length': script.length})};{PLAY}")
         logits: Any = engine.eval("logits.buffer")
         greedy: Any = engine.eval("Int32Array.from(greedy).buffer")
         rows = np.frombuffer(logits, np.float32).reshape(len(script.ids), -1).copy()
