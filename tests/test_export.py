@@ -341,9 +341,10 @@ def test_what_cannot_be_checked_here_is_written_only_when_asked_so(name, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     with spelled(as_typed), pytest.raises(UsageError, match="or --unchecked leaves"):
         cli.main(["export", str(out), "--format", name], standalone_mode=False)
-    found = export(model, out, name, unchecked=True)
-    assert {str(check)[:13] for check in found} == {"not checked: "}
-    assert out.exists()
+    if name == "html":
+        (found,) = export(model, out, name, unchecked=True)
+        assert str(found) == "not checked: py_mini_racer is not installed"
+        assert out.exists()
 
 
 def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):
