@@ -91,6 +91,22 @@ def test_json_is_utf_8_whatever_the_terminal_has(folder):
     assert paths == ["/home/caf\udce9.txt"]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_message_is_there_at_once_wherever_it_is_written(tmp_path, unbuffered):
+    program = """
+from charlm.cli.output import open_streams
+from charlm.display import say
+open_streams()
+say("loading")
+print(len(open("messages").read().splitlines()))
+"""
+    with (tmp_path / "messages").open("w") as messages:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=messages, env=environment, cwd=tmp_path)
+    assert done.stdout == b"1\n"
+
+
 def test_no_file_that_is_written_gets_the_number_of_a_closed_stream(tmp_path):
     """TensorFlow's C++ lines go to descriptor 2, whatever that is."""
     code = """

@@ -41,12 +41,14 @@ def open_streams() -> None:
     occupy_descriptors()
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor, for as long as the process lives)
-    sys.stdout = _written(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _written(_Messages(2, "w", closefd=False), sys.stderr)
+    sys.stdout = _written(
+        _Output(1, "w", closefd=False), sys.stdout, by_line=os.isatty(1) or "PYTHONUNBUFFERED" in os.environ
+    )
+    sys.stderr = _written(_Messages(2, "w", closefd=False), sys.stderr, by_line=True)
 
 
-def _written(file: io.FileIO, before: Any) -> io.TextIOWrapper:
-    encoding, by_line = (before.encoding, before.line_buffering) if before else ("utf-8", True)
+def _written(file: io.FileIO, before: Any, by_line: bool) -> io.TextIOWrapper:
+    encoding = before.encoding if before else "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=by_line)
 
 
