@@ -1,5 +1,6 @@
 import io
 import json
+import random
 import re
 import subprocess
 import sys
@@ -279,6 +280,35 @@ def test_sentencepiece_says_how_large_a_vocabulary_must_be():
         made("sentencepiece", vocabulary=least - 1)
     with pytest.raises(UsageError, match="vocabulary 0"):
         made("sentencepiece", vocabulary=0)
+
+
+def in_a_script(first: int, characters: int, spaces: int, length: int = 30_000) -> str:
+    """Characters from `first` on, a few of them often and many of them seldom, as in a text."""
+    draw = random.Random(first)
+    points = draw.choices(range(first, first + characters), [1 / n for n in range(1, characters + 1)], k=length)
+    return "".join(chr(c) + " " * (spaces and n % spaces == 0) + "。\n" * (n % 40 == 0) for n, c in enumerate(points))
+
+
+CHINESE, KOREAN = in_a_script(0x4E00, 3500, 0), in_a_script(0xAC00, 2300, 3)
+MIXED = CHINESE[:15_000] + KOREAN[:15_000] + ENGLISH + "Привет, мир.\n" * 500 + in_a_script(0x3040, 180, 0, 5000)
+
+
+@pytest.mark.parametrize("vocabulary", [512, 1000])
+@pytest.mark.parametrize("text", [CHINESE, KOREAN, MIXED], ids=["Chinese", "Korean", "mixed"])
+def test_sentencepiece_with_its_default_vocabulary_works_on_chinese(text, vocabulary):
+    tokenizer = made("sentencepiece", text, vocabulary)
+    ids = tokenizer.encode(text)
+    assert tokenizer.vocabulary == vocabulary
+    assert tokenizer.decode(ids) == text
+    assert len(ids) < 0.8 * len(text.encode())  # more than bytes
+    common = {piece for piece, (i, _) in tokenizer.scored_pieces.items() if len(piece) == 1}
+    assert len(common) > (vocabulary - 260) / 2
+
+
+@pytest.mark.parametrize("text", ["a", "我", "ab", "a" * 500, "Hello.\n", "你好世界。\n", "🙂"])
+def test_sentencepiece_takes_the_shortest_texts(text):
+    tokenizer = made("sentencepiece", text, 1000)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\t\n"])
