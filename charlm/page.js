@@ -2,7 +2,7 @@
 
 // The page: a form, a text and what else each part of it might have been. What writes is `engine`:
 //   write(request, signal)  yields lists of symbols, each { token, nats, likeliest: [[token, log probability], ...] }
-//   ready()                 whether it can write at once; where there is a server
+//   ready()                 { ready, status }: whether it can write at once, and that in words; where there is a server
 //   command(request)        the request as a command line; where there is a server
 // A token is a text, or "bytes:\xe4\xb8" where it is only a part of a character.
 const at = id => document.getElementById(id);
@@ -177,7 +177,7 @@ async function write() {
   let symbols = 0, first = 0, since = 0;
   at("stop").disabled = false;
   at("warning").hidden = true;
-  at("status").textContent = "Waiting for the first of it\u2026";
+  at("status").textContent = `Waiting for the first ${at("main").dataset.symbol}\u2026`;
   at("said").textContent = "Writing.";
   text.ariaBusy = "true";
   try {
@@ -243,12 +243,16 @@ async function offer() {
 }
 
 async function awake() {
-  const began = performance.now();
+  const tell = words => { at("status").textContent = at("said").textContent = words; };
   try {
-    if (!await engine.ready?.() && engine.ready) {
-      at("status").textContent = at("said").textContent = "Loading the model\u2026";
-      do await new Promise(resume => setTimeout(resume, 300)); while (!await engine.ready());
-      at("status").textContent = at("said").textContent = `Ready after ${Math.round((performance.now() - began) / 1000)} s.`;
+    let server = await engine.ready?.();
+    if (server && !server.ready) {
+      tell("Loading the model\u2026");
+      do {
+        await new Promise(resume => setTimeout(resume, 300));
+        server = await engine.ready();
+      } while (!server.ready);
+      tell(`${server.status[0].toUpperCase()}${server.status.slice(1)}.`);
     }
     if (!running && !parts.length) await offer();
   } catch (error) {

@@ -193,12 +193,16 @@ def test_a_missing_key_opens_a_field_for_it(server, opened):
 
 def test_a_model_that_is_loading_is_said_to_be_and_when_it_is_ready(server, opened):
     page = opened("about:blank")
-    page.route("**/ready", lambda route: route.fulfill(status=503, json={"ready": False}))
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={"ready": False, "status": "loading"}))
     page.goto(server.url)
     page.wait_for_function("document.getElementById('status').textContent === 'Loading the model…'")
     page.unroute("**/ready")
     page.wait_for_function(r"/^Ready after \d+ s\.$/.test(document.getElementById('status').textContent)")
     page.wait_for_selector("#openings button")
+    page.route("**/ready", lambda route: route.fulfill(status=503, json={"ready": False, "status": "out of memory"}))
+    page.goto(server.url)
+    page.wait_for_selector("#warning")
+    assert page.inner_text("#warning") == "The server cannot use its model: out of memory."
 
 
 def test_the_time_until_the_first_symbol_is_not_in_the_rate(exported, opened):

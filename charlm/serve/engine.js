@@ -18,7 +18,7 @@ const engine = (() => {
     const answer = await response.json().catch(() => null);
     const said = answer?.error?.message ?? (`${response.status} ${response.statusText}`).trim();
     if (response.status === 401) return new Refused(key.value ? "The server has another API key." : "The server wants its API key.", true);
-    return new Refused(`The server answered: ${said}.`);
+    return new Refused(`The server answered: ${said.replace(/\.$/, "")}.`);
   }
 
   // The events of a stream, as they come.
@@ -47,11 +47,11 @@ const engine = (() => {
     }
   }
 
-  // Whether the model is loaded. Rejects if it never will be.
+  // Whether the model is loaded, and the same in words. Rejects if it never will be.
   async function ready() {
-    if ((await fetch("ready").catch(gone)).ok) return true;
-    if (!(await fetch("health").catch(gone)).ok) throw new Refused("The server cannot use its model; its log says why.");
-    return false;
+    const { ready, status } = await fetch("ready").then(response => response.json()).catch(gone);
+    if (!ready && status !== "loading") throw new Refused(`The server cannot use its model: ${status}.`);
+    return { ready, status };
   }
 
   function command({ logprobs, ...request }) {
