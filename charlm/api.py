@@ -31,7 +31,7 @@ from charlm.generation import Generator, Sample, stream_text
 from charlm.idcache import cached_ids
 from charlm.interrupts import stop_requested
 from charlm.model import CharLM, build_model
-from charlm.runtime import lane_groups, start_tensorflow
+from charlm.runtime import check_threads, lane_groups, start_tensorflow
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
@@ -62,6 +62,10 @@ class LanguageModel:
         self.model: CharLM = build_model(self.config.model)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads it anew."""
+        return _reloaded, (self.checkpoint,)
+
     def __repr__(self) -> str:
         made = self.config.model
         return (
@@ -84,6 +88,7 @@ class LanguageModel:
             config: the settings as one value; the model's own if None.
             settings: over them, as `generate` takes them.
         """
+        check_threads()
         config = self._sampling(config, settings)
         text = self._text(prompt)
         seed = secrets.randbelow(2**31) if config.seed is None else config.seed
@@ -155,6 +160,7 @@ class LanguageModel:
             DataError: the text is empty, undecodable or the split too short.
             UsageError: a path or the window is wrong.
         """
+        check_threads()
         asked, given = EvaluationConfig.from_dict({"split": split, "cold": cold}), _listed(paths)
         trained = self.checkpoint.record["corpus"]
         sources = given or trained["paths"]
@@ -168,6 +174,12 @@ class LanguageModel:
         ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
         evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES, self.config.model.layers))
         return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
+
+
+def _reloaded(checkpoint: Checkpoint) -> LanguageModel:
+    start_tensorflow()
+    checkpoint.verify()
+    return LanguageModel(checkpoint)
 
 
 def _listed(paths: Any) -> list[str]:

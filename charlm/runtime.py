@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import UsageError, named
+from charlm.errors import CharlmError, UsageError, named
 
 FEWEST_LANES_IN_A_GROUP = 8
 X86_64 = ("x86_64", "AMD64")
@@ -56,6 +56,37 @@ def import_tensorflow(debug: bool = False) -> None:
         raise UsageError(f"Keras has been imported on {backend}; import charlm first, or set KERAS_BACKEND=tensorflow")
 
 
+def check_threads() -> None:
+    """Looks whether TensorFlow's threads are in this process, and not in the one that it was forked from.
+
+    Raises:
+        CharlmError: they stayed behind, so that TensorFlow would wait for them without end.
+    """
+    global _forked
+    if not _forked:
+        return
+    threading = sys.modules["tensorflow"].config.threading
+    now = threading.get_inter_op_parallelism_threads()
+    try:
+        threading.set_inter_op_parallelism_threads(now + 1)  # refused once it has started
+        threading.set_inter_op_parallelism_threads(now)
+    except RuntimeError:
+        raise CharlmError(
+            "this process was forked from one in which TensorFlow had started, and cannot use it: load no model before "
+            "the fork, or start the process by 'spawn' (multiprocessing.set_start_method)"
+        ) from None
+    _forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = "tensorflow" in sys.modules
+
+
+_forked = False
+os.register_at_fork(after_in_child=_note_fork)
+
+
 def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None:
     """Imports TensorFlow as `import_tensorflow` does, sets its threads and starts its devices.
 
@@ -64,7 +95,11 @@ def start_tensorflow(*, side_by_side: bool = False, debug: bool = False) -> None
             layers and lane groups side by side want it; TensorFlow's own choice of threads if false, or if
             TensorFlow has already run something.
         debug: let the start-up lines through.
+
+    Raises:
+        CharlmError: see `check_threads`.
     """
+    check_threads()
     import_tensorflow(debug)
     with contextlib.nullcontext() if debug else standard_error_closed():
         import tensorflow as tf

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -187,3 +189,56 @@ def test_an_export_goes_to_a_text_or_a_path_and_never_speaks_of_options(folder, 
     assert refused(UsageError, export, model, folder / "x.html", "kerras").endswith("did you mean keras?")
     Path(written).touch()
     assert refused(UsageError, export, model, written).endswith("exists; force=True replaces it")
+
+
+# ---- other processes
+
+
+def told_by_a_fork(function, *arguments):
+    """What a forked process says of a call; one that waits without end is ended."""
+    readable, writable = os.pipe()
+    if not (child := os.fork()):
+        signal.alarm(120)
+        try:
+            said = f"returned {function(*arguments)!r}"
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writable, said.encode())
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_a_model_in_a_forked_process_is_an_error_and_no_endless_wait(trained, folder):
+    model, _ = trained
+    for function, *arguments in (
+        (model.generate, "It "),
+        (model.evaluate, folder / "a.txt"),
+        (charlm.load, folder / "models/run"),
+        (export, model, folder / "exported"),
+    ):
+        assert told_by_a_fork(function, *arguments).startswith("CharlmError: this process was forked")
+    assert model.generate("It ", length=3, seed=1) == model.generate("It ", length=3, seed=1)
+
+
+def test_a_model_goes_to_a_spawned_process(trained):
+    model, _ = trained
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(model.generate, ["It "], {"length": 9, "seed": 1}) == model.generate("It ", length=9, seed=1)
+
+
+def test_a_process_that_was_forked_before_tensorflow_started_loads_a_model(trained, folder):
+    program = f"""
+import os
+import charlm.runtime
+if not os.fork():
+    import charlm
+    print(charlm.load({str(folder / "models/run")!r}).generate("It ", length=9, seed=1), end="", flush=True)
+    os._exit(0)
+os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == trained[0].generate("It ", length=9, seed=1)

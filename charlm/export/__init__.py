@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
 from charlm.files import EXPORT_TITLE
+from charlm.runtime import check_threads
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -183,6 +184,7 @@ def export(
         raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
     check_destination(destination, name, force)
     check_model(language_model.config, name)
+    check_threads()
     if not unchecked:
         check_engine(name)
     written = format_of(name)
