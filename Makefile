@@ -1,20 +1,22 @@
 PYTHON ?= python3
 VENV := .venv
+CLIENTS := .venv-clients
 CHARLM := $(VENV)/bin/charlm
 CORPUS ?= data/pydocs.txt
 
 # pip says nothing while it downloads and unpacks: the growing environment shows that it is at work.
 define installed
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '$(1)' & pip=$$!; seconds=0; \
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(1) & pip=$$!; seconds=0; \
 	trap 'kill $$pip 2>/dev/null' EXIT; \
 	while sleep 1 && kill -0 $$pip 2>/dev/null; do \
 		seconds=$$((seconds + 1)); \
-		[ $$((seconds % 10)) -gt 0 ] || echo "  $$seconds s: $$(du -sh $(VENV) | cut -f1) in $(VENV)"; \
+		[ $$((seconds % 10)) -gt 0 ] || echo "  $$seconds s: $$(du -sh $(@D) | cut -f1) in $(@D)"; \
 	done; wait $$pip
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load bench picture small-model clean
+.PHONY: demo test resume-proof proofs parity load clients bench picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -39,6 +41,9 @@ parity: $(VENV)/.installed-parity $(CORPUS)  ## docs/export.md: every export aga
 load: $(VENV)/.installed-dev $(CORPUS)  ## docs/serving.md: 200 clients of one server
 	$(VENV)/bin/python benchmarks/load.py $(CORPUS)
 
+clients: $(VENV)/.installed-dev $(CLIENTS)/.installed  ## docs/clients.md: other people's clients; wants curl, nginx, Chromium
+	$(VENV)/bin/python benchmarks/clients.py
+
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
 
@@ -54,17 +59,20 @@ data/pydocs.txt: | $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing charlm and TensorFlow into $(VENV): 0.7 GB to download, 2.2 GB on the disk, two to five minutes."
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(call installed,.)
+	$(call installed,--editable '.')
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(call installed,.[dev])
+	$(call installed,--editable '.[dev]')
 
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
-	$(call installed,.[openvino])
+	$(call installed,--editable '.[openvino]')
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(call installed,.[bench])
+	$(call installed,--editable '.[bench]')
+
+$(CLIENTS)/.installed:
+	@echo "Installing other people's clients into $(CLIENTS): 0.9 GB on the disk."
+	$(call installed,openai llm langchain-openai 'lm_eval[api]')
 
 clean:  ## the environment and caches; trained models stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

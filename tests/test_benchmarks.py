@@ -61,3 +61,9 @@ def test_charlms_part_in_a_comparison_does_the_work_it_says(job):
     step, amount = getattr(contenders, f"charlm_{job}")("gru", "float32", 16, 2, *size)
     assert amount == (8 * 12 if job == "train" else 3 * (contenders.GENERATED["charlm"] // 3))
     step()
+
+
+def test_every_client_on_the_page_of_clients_had_the_models_own_answer():
+    rows = re.findall(r"(?m)^\| ([a-z_A-Z-]+) \d.* \| (\S+) \|$", (ROOT / "docs/clients.md").read_text("utf-8"))
+    assert {client for client, _ in rows} == {"openai", "langchain-openai", "llm", "lm_eval", "curl", "Chromium"}
+    assert {equal for _, equal in rows} == {"yes"}

@@ -1,9 +1,7 @@
 """Clients that are programs of their own: curl, and clients and browsers through nginx. `make clients` has more."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import threading
 
@@ -11,52 +9,22 @@ import pytest
 
 httpx, openai = (pytest.importorskip(name) for name in ("httpx", "openai"))
 
-from serving import wait_for  # noqa: E402
-
 ASKED = {"prompt": "the ", "max_tokens": 60, "seed": 3, "temperature": 1}
-NGINX = """
-daemon off; pid {folder}/pid; error_log {folder}/log;
-events {{}}
-http {{
-  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen 127.0.0.1:{bare}; location / {{ proxy_pass {url}; }} }}
-  server {{ listen 127.0.0.1:{below}; location /charlm/ {{ proxy_pass {url}/; }} }}
-}}
-"""
 
 
 def program(name):
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    return found or pytest.skip(f"{name} is not installed")
-
-
-def free_port():
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return tried.getsockname()[1]
+    return shutil.which(name) or pytest.skip(f"{name} is not installed")
 
 
 @pytest.fixture(scope="module")
 def nginx(served, tmp_path_factory):
     """The server behind a bare proxy_pass, and below a prefix."""
-    folder, bare, below = tmp_path_factory.mktemp("nginx"), free_port(), free_port()
-    settings = folder / "nginx.conf"
-    settings.write_text(NGINX.format(folder=folder, bare=bare, below=below, url=served.url))
-    urls = f"http://127.0.0.1:{bare}", f"http://127.0.0.1:{below}/charlm"
-    with subprocess.Popen([program("nginx"), "-c", str(settings)]) as process:
-        try:
-            wait_for(lambda: process.poll() is not None or all(map(answers, urls)))
-            yield urls
-        finally:
-            process.terminate()
+    import nginx
 
-
-def answers(url):
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
+    if nginx.found() is None:
+        pytest.skip("nginx is not installed")
+    with nginx.before(served.url, tmp_path_factory.mktemp("nginx")) as urls:
+        yield urls
 
 
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
@@ -112,6 +80,7 @@ def test_the_described_addresses_are_tried_in_a_browser_below_a_prefix(served, n
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.goto(f"{nginx[1]}/docs")
     page.click("text=Text that goes on from a prompt")
+    assert page.is_hidden(".scheme-container"), "a choice among one server"
     page.click("text=Try it out")
     page.click("button.execute")
     page.wait_for_selector(".live-responses-table")

@@ -40,6 +40,9 @@ they do.
 | a request may have at most | | option of `charlm serve` |
 |---|---|---|
 """
+ONE_SERVER = (  # a choice among servers, of which there is one, and its frame where no key is asked for
+    ".swagger-ui .schemes-server-container, .swagger-ui .scheme-container:not(:has(.auth-wrapper)) { display: none }"
+)
 TAGS = {
     "OpenAI": "Completions, whole or streamed, for OpenAI's clients: their base URL ends in `/v1`. Tokens are symbols.",
     "TensorFlow Serving": "Predictions in rows or columns, and the state of the model.",
@@ -151,10 +154,11 @@ def _docs(app: FastAPI, service: Service) -> None:
         swagger_css_url=f"{files}/swagger-ui.css",
         swagger_favicon_url=f"{files}/favicon.png",
     )
+    shown = HTMLResponse(bytes(page.body).decode().replace("</head>", f"<style>{ONE_SERVER}</style></head>"))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return page
+        return shown
 
 
 def _page(app: FastAPI, content: str) -> None:
