@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -6,6 +7,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+
+# Whoever starts the tests may ignore these, as nohup and a shell's background jobs do; the tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LARGEST: dict[str, float] = {}
 
