@@ -48,14 +48,17 @@ bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CO
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
 
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
-	$(VENV)/bin/python benchmarks/picture.py pydocs-small
+	$(VENV)/bin/python benchmarks/picture.py kjv-small
 
-small-model: $(VENV)/.installed $(CORPUS)  ## models/pydocs-small, trained anew
-	rm -rf models/pydocs-small
-	$(VENV)/bin/python benchmarks/small_model.py $(CORPUS) 3
+small-model: data/kjv.txt  ## a models/kjv-small, trained anew
+	rm -rf models/kjv-small
+	$(VENV)/bin/python benchmarks/small_model.py data/kjv.txt 4000
 
 data/pydocs.txt: | $(VENV)/.installed
 	$(CHARLM) corpus pydocs $@
+
+data/kjv.txt: | $(VENV)/.installed-kjv
+	$(CHARLM) corpus kjv $@
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing charlm and TensorFlow into $(VENV): 0.7 GB to download, 2.2 GB on the disk, two to five minutes."
@@ -63,6 +66,9 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(call installed,--editable '.[dev]')
+
+$(VENV)/.installed-kjv: $(VENV)/.installed
+	$(call installed,.[kjv])
 
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
 	$(call installed,--editable '.[openvino]')

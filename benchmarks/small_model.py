@@ -1,4 +1,4 @@
-"""Trains the small model that ships, and puts it under models/: python benchmarks/small_model.py PYDOCS MINUTES"""
+"""Trains the small model that ships, and puts it under models/: python benchmarks/small_model.py KJV STEPS"""
 
 import sys
 import tempfile
@@ -7,15 +7,15 @@ from pathlib import Path
 import charlm
 from charlm.checkpoint import find_run
 
-NAME = "pydocs-small"
-SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.2}
+NAME = "kjv-small"
+SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.0, "lanes": 64, "bptt": 64}
 MODELS = Path(__file__).parent.parent / "models"
 
 
 def main() -> None:
-    corpus, minutes = sys.argv[1:]
+    corpus, steps = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        charlm.train(corpus, name=NAME, models=folder, preset="small", minutes=float(minutes), **SETTINGS)
+        charlm.train(corpus, name=NAME, models=folder, preset="small", steps=int(steps), **SETTINGS)
         published = find_run(NAME, Path(folder)).pick("best").publish(MODELS / NAME)
     print(f"{published.path}: {sum(f.stat().st_size for f in published.path.iterdir()):,} bytes")
     print(charlm.load(MODELS / NAME).evaluate([corpus], "valid"))

@@ -356,7 +356,7 @@ def test_a_clone_with_windows_line_ends_loads_the_shipped_model(tmp_path):
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
 
     git("init", "there")
-    shutil.copytree(root / "models" / "pydocs-small", tmp_path / "there" / "models" / "pydocs-small")
+    shutil.copytree(root / "models" / "kjv-small", tmp_path / "there" / "models" / "kjv-small")
     shutil.copy(root / "Makefile", tmp_path / "there")
     shutil.copy(root / ".gitattributes", tmp_path / "there")
     git("-C", "there", "add", ".")

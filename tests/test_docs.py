@@ -60,6 +60,12 @@ def test_links_and_named_files_exist(page):
         assert (ROOT / path).exists(), path
 
 
+def test_the_tables_of_modules_name_every_module():
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for path in [*ROOT.glob("charlm/*.py"), *ROOT.glob("charlm/serve/*.py")]:
+        assert f"`{path.name}`" in page or path.name.startswith("__"), path
+
+
 def test_make_targets_that_pages_name_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     for page in PAGES:

@@ -380,7 +380,7 @@ def test_the_readmes_requests_have_these_answers():
     readme = (ROOT / "README.md").read_text("utf-8")
     section = readme[readme.index("## Serving") :]
     code, told = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", section, re.S).groups()
-    server = Server(load(ROOT / "models/pydocs-small"))
+    server = Server(load(ROOT / "models/kjv-small"))
     try:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code.replace("http://localhost:8000", server.url), {})
