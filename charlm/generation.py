@@ -18,7 +18,7 @@ from charlm.cells import Tensor
 from charlm.config import SampleConfig
 from charlm.model import CharLM, Decoder, ModelState
 from charlm.runtime import kernel, lane_groups, threads
-from charlm.sampling import RECENT, Setting, draw, restrict, settings_of
+from charlm.sampling import RECENT, Setting, draw, likeliest, restrict, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
 FIRST_CHUNK, LONGEST_CHUNK = 32, 256  # symbols between two looks from outside
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
 
     ids: Tensor
     nats: Tensor  # that they cost under the model, before any sampler
-    likeliest: Tensor  # [steps, B, n] the ids of the n likeliest symbols
+    likeliest: Tensor  # [steps, B, n] the ids of the n likeliest symbols, in the rows that are told them
     log_probabilities: Tensor  # [steps, B, n] theirs
 
 
@@ -54,6 +54,7 @@ def advance(
     groups: int = 1,
     alternatives: int = 0,
     columns: bool = True,
+    told: Tensor | None = None,
 ) -> tuple[Drawn, Rows]:
     """Some symbols of every row, in one loop for each group of rows; the loops run side by side.
 
@@ -69,6 +70,7 @@ def advance(
         groups: how many; they divide the rows.
         alternatives: how many of the likeliest symbols are told at every step.
         columns: whether states are columns; groups want it.
+        told: [B] booleans, the rows that are told them; of one group alone.
 
     Returns:
         what was drawn, of which the first `count` of LONGEST_CHUNK steps are set, and the rows after them.
@@ -76,13 +78,14 @@ def advance(
     many, step = rows.logits.shape[0] // groups, decoder.step_columns if columns else decoder.step
     one, several = [many], [many, alternatives]
     arrays = (tf.int32, one), (tf.float32, one), (tf.int32, several), (tf.float32, several)
+    told = tf.fill(one, False) if told is None else told
 
     def group(rows: Rows, seeds: Tensor) -> tuple[Drawn, Rows]:
         def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
             symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
-            best, likeliest = tf.math.top_k(tf.nn.log_softmax(rows.logits), alternatives)
+            likely = likeliest(rows.logits, alternatives, told)
             logits, state = step(symbol, rows.state)
-            values = zip(written, (symbol, cost, likeliest, best), strict=True)
+            values = zip(written, (symbol, cost, *likely), strict=True)
             written = tuple(array.write(t, value) for array, value in values)
             return t + 1, Rows(logits, state, recent, rows.position + 1), written
 

@@ -169,7 +169,14 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     import tensorflow as tf
 
-    compiled = tf.function(function, jit_compile=not on_gpu(), autograph=False)
+    xla = not on_gpu()
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with _set(_compiled, xla):
+            return function(*args)
+
+    compiled = tf.function(traced, jit_compile=xla, autograph=False)
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
@@ -179,17 +186,29 @@ def kernel(function: Callable[..., Any]) -> Any:
     return call
 
 
+_compiled = contextvars.ContextVar("compiled", default=False)
 _portable = contextvars.ContextVar("portable", default=False)
+
+
+def compiled_by_xla() -> bool:
+    """Whether the graph that is being built is a kernel's, whose loops are fast and whose sorts are slow."""
+    return _compiled.get()
 
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
     """Graphs built inside hold plain operations alone, for machines that may not have XLA."""
-    token = _portable.set(True)
+    with _set(_portable, True):
+        yield
+
+
+@contextlib.contextmanager
+def _set(variable: contextvars.ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _portable.reset(token)
+        variable.reset(token)
 
 
 def native_bfloat16() -> bool:

@@ -8,7 +8,7 @@ from test_export import language_model
 from charlm.config import CELL_NAMES
 from charlm.generation import LONGEST_CHUNK
 from charlm.serve import batch as batch_module
-from charlm.serve.batch import PIECE, READERS, SIZES, Batch
+from charlm.serve.batch import FIRST, PIECE, READERS, SCORERS, SIZES, Batch
 
 STEPS = 40
 
@@ -21,8 +21,16 @@ def model(tmp_path_factory, request):
 @pytest.fixture(scope="module")
 def batch(model):
     batch = Batch(model)
-    assert list(batch.prepare()) == [128, 64, 8, 2]
+    batch.prepare()
+    assert batch.sizes == (FIRST,)
+    assert list(batch.extend()) == [SCORERS, 2, 8, 128, 256]
     return batch
+
+
+def settings(temperature):
+    """All settings, off but for the temperature."""
+    zeros = np.zeros(len(temperature), np.int32)
+    return {"temperature": temperature, "top_k": zeros, "top_p": np.ones(len(temperature), np.float32)}, zeros > 0
 
 
 def written(batch, size, rows):
@@ -36,7 +44,7 @@ def written(batch, size, rows):
         seeds[place], temperature[place] = row, 1 + row / 10
         forced[0, place] = row + 1
     batch.arrange([-1] * size, dict(zip(places.tolist(), states, strict=True)), [-1] * size)
-    drawn = batch.advance(STEPS, forced, seeds, {"temperature": temperature})
+    drawn = batch.advance(STEPS, forced, seeds, *settings(temperature))
     return drawn.ids[:STEPS, places], drawn.nats[:STEPS, places]
 
 
@@ -56,7 +64,7 @@ def test_rows_that_stay_go_on_when_the_batch_is_arranged_anew(batch):
     warm = np.ones(SIZES[-1], np.float32)
 
     def ten(size):
-        return batch.advance(10, forced[:, :size], seeds[:size], {"temperature": warm[:size]}).ids[:10]
+        return batch.advance(10, forced[:, :size], seeds[:size], *settings(warm[:size])).ids[:10]
 
     batch.arrange([-1] * size, {}, [0] * size)
     whole = np.concatenate([ten(size), ten(size), ten(size)])
@@ -90,24 +98,27 @@ def test_prompts_of_any_length_are_read_together_as_the_model_reads_them(batch, 
 
 
 def test_a_size_that_differs_is_left_out(tmp_path, monkeypatch, caplog):
-    advance, read = batch_module._advance, batch_module._read
+    program, read = batch_module._program, batch_module._read
 
-    def elsewhere(decoder, rows, *rest):
-        drawn, after = advance(decoder, rows, *rest)
-        wrong = rows.logits.shape[0] == 8
-        return drawn, after._replace(logits=tf.math.nextafter(after.logits, 9.0)) if wrong else after
+    def elsewhere(size):
+        def advance(*inputs):
+            drawn, after = program(size)(*inputs)
+            return drawn, after._replace(logits=tf.math.nextafter(after.logits, 9.0)) if size == 8 else after
+
+        return advance
 
     def read_elsewhere(decoder, symbols, state):
         after = read(decoder, symbols, state)
         wrong = symbols.shape[1] == 2
         return tf.nest.map_structure(lambda s: tf.math.nextafter(s, 9.0), after) if wrong else after
 
-    monkeypatch.setattr(batch_module, "_advance", elsewhere)
+    monkeypatch.setattr(batch_module, "_program", elsewhere)
     monkeypatch.setattr(batch_module, "_read", read_elsewhere)
+    monkeypatch.setattr(batch_module, "SIZES", (2, 8, FIRST))
     batch = Batch(language_model(tmp_path, "rnn", units=20))
-    assert list(batch.prepare())
-    assert {2, 8}.isdisjoint(batch.sizes)
-    assert SIZES[-1] in batch.sizes
+    batch.prepare()
+    assert list(batch.extend())
+    assert batch.sizes == (FIRST,)
     for size in 2, 8:
         assert f"batches of {size} rows are left out" in caplog.text
     assert len(batch.read([[1]], [batch.fresh])) == 1

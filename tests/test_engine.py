@@ -10,7 +10,8 @@ import tensorflow as tf
 from test_export import TOKENIZER, language_model
 
 from charlm.generation import prompt_ids
-from charlm.serve.batch import READERS
+from charlm.serve import batch as batch_module
+from charlm.serve.batch import FIRST, READERS, SIZES, Batch
 from charlm.serve.engine import Closed, Engine, Full
 from charlm.serve.slot import Request
 
@@ -63,6 +64,32 @@ class Reader:
 def asked(n):
     prompts = ["the ", "", "é世 the dog ", "x" * 300]
     return {"prompt": prompts[n % 4], "length": 20 + 37 * (n % 5), "seed": n, **SETTINGS[n % len(SETTINGS)]}
+
+
+def test_the_first_text_is_answered_after_two_compilations_and_the_others_come_beside_it(model, monkeypatch):
+    compiled, program, read, go_on = [], batch_module._program, batch_module._read, threading.Event()
+
+    def extend(batch):
+        go_on.wait()
+        yield from extends(batch)
+
+    extends = Batch.extend
+    monkeypatch.setattr(Batch, "extend", extend)
+    monkeypatch.setattr(batch_module, "_program", lambda size: compiled.append(("write", size)) or program(size))
+    monkeypatch.setattr(batch_module, "_read", lambda *at: compiled.append(("read", at[1].shape[1])) or read(*at))
+    engine = Engine(model)
+    assert engine.seconds_to_ready is None
+    engine.start()
+    text = Reader(engine, model, "the quick brown", length=30, temperature=0.8, top_p=0.9).text()
+    assert text == model.generate("the quick brown", length=30, seed=1, temperature=0.8, top_p=0.9)
+    assert engine.ready.is_set()
+    assert engine.seconds_to_ready > 0
+    assert set(compiled) == {("write", FIRST), ("read", FIRST)}
+    assert not engine.complete.is_set()
+    go_on.set()
+    assert engine.complete.wait(600)
+    assert engine.rows == SIZES[-1]
+    engine.close()
 
 
 def test_every_text_among_many_is_the_one_that_the_model_writes_alone(running, model):
@@ -131,6 +158,8 @@ def test_the_prompt_is_scored_as_the_model_scores_it_and_the_text_after_it_stays
         assert not any(piece.prompt for piece in readers[0].pieces[1:])
         x = np.array(prompt_ids(model.tokenizer, prompt), np.int32)
         assert len(told.nats) == len(told.likeliest) == len(x) - 1
+        if len(x) == 1:
+            continue
         logits, _ = model.model(x[:-1, None], model.model.initial_state(1))
         logs = tf.nn.log_softmax(logits[:, 0]).numpy()
         np.testing.assert_allclose(told.nats, -logs[np.arange(len(x) - 1), x[1:]], atol=1e-4)

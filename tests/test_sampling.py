@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from charlm.config import SampleConfig
 from charlm.errors import UsageError
+from charlm.runtime import kernel
 from charlm.sampling import NEUTRAL, SAMPLERS, draw, restrict, settings_of, threefry
 
 B, V = 3, 9
@@ -19,6 +20,12 @@ SOME = settings(max_examples=60, deadline=None)
 MANY = settings(max_examples=300, deadline=None)
 ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
 every = pytest.mark.parametrize("name", SAMPLERS)
+KERNELS = {name: kernel(SAMPLERS[name]) for name in ("top_k", "top_p")}  # these search where the others sort
+every_way = pytest.mark.parametrize(
+    ("name", "ways"),
+    [(name, ways) for ways in (SAMPLERS, KERNELS) for name in ways],
+    ids=[*SAMPLERS, *(f"{name}-searched" for name in KERNELS)],
+)
 
 # Quarters, so that many are equal and adding a whole number is exact; some are excluded already.
 LOGITS = arrays(np.float64, (B, V), elements=st.integers(-40, 40).map(lambda n: n / 4) | st.just(-INF)).filter(
@@ -40,9 +47,9 @@ def probabilities(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
-def sampled(name, logits, value, recent):
+def sampled(name, logits, value, recent, ways=SAMPLERS):
     """After one sampler, all in float64 (a Python float would be rounded to float32)."""
-    return SAMPLERS[name](logits, np.array(value), recent).numpy()
+    return ways[name](tf.constant(logits), tf.constant(np.array(value)), tf.constant(recent)).numpy()
 
 
 def normalised(p):
@@ -69,6 +76,15 @@ def of_the_k_most_probable(p, k, recent):
 def of_the_nucleus(p, share, recent):
     """A symbol is in if all those more probable do not reach `share` yet."""
     return normalised(np.array([q if share == 1 or p[p > q].sum() < share else 0.0 for q in p]))
+
+
+def of_the_nucleus_by_order(p, share):
+    """Which are in, of many."""
+    if share == 1:
+        return p > 0
+    ordered = -np.sort(-p)
+    before = np.cumsum(ordered) - ordered
+    return p >= ordered[(before < share) | (before <= 0)].min()
 
 
 def near_the_best(p, share, recent):
@@ -110,14 +126,14 @@ def test_neutral_changes_nothing(name, logits, recent):
     assert same(probabilities(sampled(name, logits, NEUTRAL[name], recent)), probabilities(logits))
 
 
-@every
+@every_way
 @MANY
 @given(data=st.data(), logits=LOGITS, recent=RECENT)
-def test_it_is_its_definition(name, data, logits, recent):
+def test_it_is_its_definition(name, ways, data, logits, recent):
     value = data.draw(VALUES[name])
     before = probabilities(logits)
     assume(not any(on_an_edge(name, p, value) for p in before))
-    after = probabilities(sampled(name, logits, value, recent))
+    after = probabilities(sampled(name, logits, value, recent, ways))
     for row in range(B):
         expected = REFERENCES[name](before[row], value, recent[row])
         if name in ("temperature", "repetition_penalty"):  # these exclude none, however small: only greedy does
@@ -126,11 +142,11 @@ def test_it_is_its_definition(name, data, logits, recent):
             assert same(after[row], expected)
 
 
-@every
+@every_way
 @SOME
 @given(data=st.data(), logits=LOGITS, recent=RECENT)
-def test_it_keeps_the_most_probable_and_what_was_excluded_stays_so(name, data, logits, recent):
-    after = sampled(name, logits, data.draw(VALUES[name]), recent)
+def test_it_keeps_the_most_probable_and_what_was_excluded_stays_so(name, ways, data, logits, recent):
+    after = sampled(name, logits, data.draw(VALUES[name]), recent, ways)
     assert (after[~np.isfinite(logits)] == -INF).all()
     assert not np.isnan(after).any()
     assert np.isfinite(after[range(B), logits.argmax(-1)]).all()
@@ -140,13 +156,13 @@ def test_it_keeps_the_most_probable_and_what_was_excluded_stays_so(name, data, l
         assert (after.argmax(-1) == logits.argmax(-1)).all()
 
 
-@every
+@every_way
 @SOME
 @given(data=st.data(), logits=LOGITS, recent=RECENT)
-def test_a_setting_for_each_row_is_that_row_alone(name, data, logits, recent):
+def test_a_setting_for_each_row_is_that_row_alone(name, ways, data, logits, recent):
     values = data.draw(st.tuples(*[VALUES[name]] * B))
-    together = sampled(name, logits, values, recent)
-    alone = [sampled(name, logits[n : n + 1], values[n], recent[n : n + 1])[0] for n in range(B)]
+    together = sampled(name, logits, values, recent, ways)
+    alone = [sampled(name, logits[n : n + 1], values[n], recent[n : n + 1], ways)[0] for n in range(B)]
     assert (together == alone).all()
 
 
@@ -196,6 +212,27 @@ def test_every_setting_that_the_configuration_takes_works_in_float32(name, value
 
 
 # ---- by example
+
+
+@pytest.mark.parametrize("ways", [SAMPLERS, KERNELS], ids=["sorted", "searched"])
+@pytest.mark.parametrize("size", [1, 2, 6500, 20_000])
+def test_one_reader_of_many_symbols_gets_the_nucleus_and_the_others_everything(size, ways):
+    rng = np.random.default_rng(size)
+    logits = rng.normal(0, 3, (4, size)).astype(np.float32)
+    logits[1], logits[2, size // 2 :] = 0.5, -INF  # all equal; half of them blocked
+    if size < 3:
+        logits[2] = logits[0]
+    recent = np.full((4, 1), -1)
+    for p in ((1.0, 1.0, 0.9, 1.0), (0.5, 0.999999, 0.3, 1e-6)):
+        after = sampled("top_p", logits, np.array(p, np.float32), recent, ways)
+        for row, share in zip(range(4), p, strict=True):
+            expected = of_the_nucleus_by_order(probabilities(logits[row]), share)
+            assert (np.isfinite(after[row]) == expected).all(), (row, share)
+    for k in ((0, 0, 3, 0), (1, 2, size - 1, size), (40, 40, size + 1, 2**31 - 1)):
+        after = sampled("top_k", logits, np.array(k), recent, ways)
+        for row, most in zip(range(4), k, strict=True):
+            least = np.sort(logits[row])[-most] if 0 < most < size else -INF
+            assert (after[row] == np.where(logits[row] >= least, logits[row], -INF)).all(), (row, most)
 
 
 def test_symbols_as_probable_as_the_last_one_kept_are_kept():

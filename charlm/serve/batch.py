@@ -3,7 +3,8 @@
 A row's symbols must not depend on how many others there are. Its draws do not (sampling.py), and its logits are the
 same to the last bit in every size as long as products are: XLA's float32 products on a processor are so where the last
 dimension of their result is a multiple of 64. In small batches that is the features (`Decoder.step`), in large ones the
-rows (`Decoder.step_columns`, which is faster there). `Batch.prepare` compares all sizes and leaves out what differs.
+rows (`Decoder.step_columns`, which is faster there). One size is compiled first and is enough to begin with; the others
+follow while it is used, and each is left out if it computes anything else than the first one does.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from charlm.runtime import kernel
 from charlm.sampling import RECENT
 
 SIZES = (2, 8, 64, 128, 256)
+FIRST = 64  # the size that is compiled first, and that all others are compared with
 BLOCK = 64  # what the last dimension of a product is a multiple of
 PIECE = 16  # symbols of a prompt that are read in one go
-READERS = 64  # prompts that are read at once
+READERS = FIRST  # prompts that are read at once
 SCORERS = 8  # prompts that are scored at once
 ALTERNATIVES = 5  # likeliest symbols that are told in each place
 
@@ -58,10 +60,10 @@ class Batch:
         self._model, self._vocabulary = model, model.config.vocabulary
         self._alternatives = min(ALTERNATIVES, self._vocabulary)
         self._blocked = tf.constant(np.isin(np.arange(self._vocabulary), tokenizer.blocked))
-        self.sizes: tuple[int, ...] = SIZES
-        self._reading: tuple[int, ...] = tuple(size for size in SIZES if size <= READERS)
+        self.sizes: tuple[int, ...] = (FIRST,)
+        self._reading: tuple[int, ...] = (READERS,)
         self.seconds = dict.fromkeys(SIZES, 0.0)  # of a symbol a row, when last seen
-        self._rows = self._empty(SIZES[0])
+        self._rows = self._empty(FIRST)
 
     @property
     def size(self) -> int:
@@ -78,52 +80,64 @@ class Batch:
         """Rows that can be read at once."""
         return self._reading[-1]
 
-    def prepare(self) -> Iterator[int]:
-        """Compiles every size and keeps those that compute what the largest does; yields each when it is done."""
-        symbols = np.random.default_rng(0).integers(self._vocabulary, size=(LONGEST_CHUNK, SIZES[-1]), dtype=np.int32)
-        kept, expected = [SIZES[-1]], self._written(SIZES[-1], symbols)[0]
-        read = self._read_of(READERS, symbols)
-        for size in reversed(SIZES[:-1]):
-            yield size
-            same = all(np.array_equal(logits, expected[:size]) for logits in self._written(size, symbols))
-            if size <= READERS:
-                same &= np.array_equal(self._read_of(size, symbols), read[:size])
-            if same:
-                kept.append(size)
-            else:
-                _log.warning("batches of %d rows are left out: they differ here in the last bits", size)
-        self.sizes = tuple(reversed(kept))
-        self._reading = tuple(size for size in self.sizes if size <= READERS) or (READERS,)
-        self._rows = self._empty(self.sizes[0])
+    def prepare(self) -> None:
+        """Compiles the first size, which is enough to write and to read with."""
+        self._expected = self._written(FIRST), self._read_of(READERS)
 
-    def _written(self, size: int, symbols: npt.NDArray[np.int32]) -> list[npt.NDArray[np.float32]]:
-        """The logits [size, V] after given symbols, of each loop that there is."""
-        ones, zeros, found = np.ones(size, np.float32), np.zeros(size, np.int32), []
-        for settings in {"temperature": ones, "top_k": zeros, "top_p": ones}, {"temperature": ones}:
-            self._rows = self._empty(size)
-            self.advance(PIECE, symbols[:, :size], zeros, settings)
-            found.append(self._rows.logits.numpy())
-            self.advance(PIECE, symbols[:, :size], zeros, settings)  # for its time
+    def extend(self) -> Iterator[int]:
+        """Compiles the other sizes and takes those that compute what the first does; yields each before it begins.
+
+        It may run in a thread of its own while the others are used. Scores, which have a size of their own, come first.
+        """
+        written, read = self._expected
+        yield SCORERS
+        self.score([[0]], [[0]], [self.fresh])
+        for size in (size for size in SIZES if size != FIRST):
+            yield size
+            same = np.array_equal(self._written(size), written[np.arange(size) % FIRST])
+            if size <= READERS:
+                same &= np.array_equal(self._read_of(size), read[:size])
+            if not same:
+                _log.warning("batches of %d rows are left out: they differ here in the last bits", size)
+                continue
+            self._reading = tuple(sorted({*self._reading, min(size, READERS)}))
+            self.sizes = tuple(sorted({*self.sizes, size}))
+
+    def _written(self, size: int) -> npt.NDArray[np.float32]:
+        """The logits [size, V] after given symbols, the same ones in every `FIRST` rows."""
+        forced = self._symbols()[:, np.arange(size) % FIRST]
+        rows, zeros, ones = self._empty(size), np.zeros(size, np.int32), np.ones(size, np.float32)
+        settings = {"temperature": ones, "top_k": zeros, "top_p": ones}
+        for _ in range(2):  # the second time for its time
+            _, after = self._advanced(rows, PIECE, forced, zeros, settings, zeros > 0)
+        logits: npt.NDArray[np.float32] = after.logits.numpy()
+        return logits
+
+    def _read_of(self, size: int) -> npt.NDArray[np.float32]:
+        """The states [size, ...] after given symbols."""
+        state = self._packed([self.fresh] * size, size)
+        read = _unpacked(_read(self._decoder, tf.constant(self._symbols()[:PIECE, :size]), state), size)
+        return np.stack([np.concatenate(state) for state in read])
+
+    def _symbols(self) -> npt.NDArray[np.int32]:
+        """[LONGEST_CHUNK, FIRST] ids to compare sizes with."""
+        return np.random.default_rng(0).integers(self._vocabulary, size=(LONGEST_CHUNK, FIRST), dtype=np.int32)
+
+    def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any) -> Drawn:
+        """`count` symbols of every row; arrays as `generation.advance` takes them, NumPy's in and out."""
+        found, self._rows = self._advanced(self._rows, count, forced, seeds, settings, told)
         return found
 
-    def _read_of(self, size: int, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """The states [size, ...] after given symbols."""
-        pieces = [symbols[:PIECE, n].tolist() for n in range(size)]
-        return np.stack([np.concatenate(state) for state in self.read(pieces, [self.fresh] * size)])
-
-    def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any]) -> Drawn:
-        """`count` symbols of every row; arrays as `generation.advance` takes them, NumPy's in and out.
-
-        With settings of top-k and top-p, it tells the likeliest symbols too.
-        """
-        began = time.monotonic()
+    def _advanced(
+        self, rows: Rows, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any
+    ) -> tuple[Drawn, Rows]:
+        began, size = time.monotonic(), int(rows.logits.shape[0])
         tensors = {name: tf.constant(value) for name, value in settings.items()}
         at = tf.constant(count), tf.constant(forced), tf.constant(seeds), tensors
-        alternatives = self._alternatives if "top_k" in settings else 0
-        drawn, self._rows = _advance(self._decoder, self._rows, *at, self._blocked, alternatives)
+        drawn, after = _program(size)(self._decoder, rows, *at, self._blocked, self._alternatives, tf.constant(told))
         found = Drawn(*(part.numpy() for part in drawn))
-        self.seconds[self.size] = (time.monotonic() - began) / count
-        return found
+        self.seconds[size] = (time.monotonic() - began) / count
+        return found, after
 
     def read(self, pieces: Sequence[Sequence[int]], states: Sequence[RowState]) -> list[RowState]:
         """The states of up to `readers` rows after up to `PIECE` symbols each."""
@@ -136,10 +150,9 @@ class Batch:
     ) -> tuple[list[RowState], list[Told]]:
         """`read` of up to `SCORERS` rows, with what the symbol that follows each one cost.
 
-        Compiled when it is first asked for, and in one size: a score is the same to the last bit alone or among others.
+        It has one size: a score is the same to the last bit alone or among others.
         """
-        size = next((s for s in self._reading if s >= SCORERS), self._reading[-1])
-        at = _columns(pieces, size), _columns(following, size), self._packed(states, size)
+        at = _columns(pieces, SCORERS), _columns(following, SCORERS), self._packed(states, SCORERS)
         after, *arrays = _score(self._decoder, *at, self._alternatives)
         nats, ids, best = (array.numpy() for array in arrays)
         found = []
@@ -203,7 +216,6 @@ def _unpacked(state: ModelState, count: int) -> list[RowState]:
     return [[array[n] for array in arrays] for n in range(count)]
 
 
-@kernel
 def _advance(
     decoder: Decoder,
     rows: Rows,
@@ -213,15 +225,22 @@ def _advance(
     settings: dict[str, Tensor],
     blocked: Tensor,
     alternatives: int,
+    told: Tensor,
 ) -> tuple[Drawn, Rows]:
     """A chunk of rows whose states are rows too."""
     columns = rows.logits.shape[0] % BLOCK == 0
     if columns:
         rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
-    drawn, rows = advance(decoder, rows, count, forced, seeds, settings, blocked, 1, alternatives, columns)
+    drawn, rows = advance(decoder, rows, count, forced, seeds, settings, blocked, 1, alternatives, columns, told)
     if columns:
         rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
     return drawn, rows
+
+
+@functools.cache
+def _program(size: int) -> Any:
+    """`_advance` for a size: a function of its own, for one that is being traced makes all its callers wait."""
+    return kernel(_advance)
 
 
 @kernel

@@ -39,6 +39,11 @@ class Closed(CharlmError):
 class Engine:
     """Writes many texts at once.
 
+    Attributes:
+        ready: set when it writes, which one size of batch is enough for.
+        seconds_to_ready: from the start; None before.
+        complete: set when all sizes are compiled.
+
     Args:
         language_model: the model; float32 products, so that a seeded text is the same alone or among others.
         waiting: requests that may wait for a row.
@@ -52,13 +57,14 @@ class Engine:
         self._slots: list[Slot | None] = [None] * self._batch.size
         self._condition = threading.Condition()
         self._closing = False
-        self.ready = threading.Event()
+        self.ready, self.complete = threading.Event(), threading.Event()
+        self.seconds_to_ready: float | None = None
         self.failure: str | None = None
         self.symbols, self.rate = 0, 0.0  # written so far, and a second in the latest chunk
         self._thread = threading.Thread(target=self._run, name="charlm-engine", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread, which prepares every size of batch and is then `ready`."""
+        """Starts the thread, which prepares one size of batch and is then `ready`; the others follow beside it."""
         self._thread.start()
 
     @property
@@ -118,13 +124,17 @@ class Engine:
             self._thread.join(seconds)
 
     def _run(self) -> None:
+        began = time.monotonic()
+        others = threading.Thread(target=self._extend, name="charlm-sizes", daemon=True)
         try:
-            if all(self._waiting or not self._closing for _ in self._batch.prepare()):
-                self.ready.set()
-                while self._next():
-                    self._read()
-                    self._arrange()
-                    self._advance()
+            self._batch.prepare()
+            self.seconds_to_ready = time.monotonic() - began
+            self.ready.set()
+            others.start()
+            while self._next():
+                self._read()
+                self._arrange()
+                self._advance()
         except Exception as error:
             _log.exception("the engine died")
             self.failure = f"{type(error).__name__}: {error}"
@@ -135,6 +145,18 @@ class Engine:
             self._waiting.clear()
         for slot in left:
             slot.deliver(Piece("", (), (), "failed"))
+        if others.ident is not None:
+            others.join()
+
+    def _extend(self) -> None:
+        """Compiles the other sizes, one after another, until all are there or the engine closes."""
+        try:
+            for _ in self._batch.extend():
+                if self._closing:
+                    return
+            self.complete.set()
+        except Exception:
+            _log.exception("some sizes of batches are left out")
 
     def _next(self) -> bool:
         """Waits for work, and takes what there is room for; false when there is none left and none to come."""
@@ -216,15 +238,17 @@ class Engine:
         count = max(1, min(LONGEST_CHUNK, steps, max(slot.left for _, slot in there)))
         forced = np.full((LONGEST_CHUNK, len(slots)), -1, np.int32)
         active = [slot.request if slot else None for slot in slots]
-        settings = {"temperature": np.array([r.temperature if r else 1.0 for r in active], np.float32)}
-        if any(r and (r.top_k or r.top_p < 1 or r.alternatives) for r in active):
-            settings["top_k"] = np.array([r.top_k if r else 0 for r in active], np.int32)
-            settings["top_p"] = np.array([r.top_p if r else 1.0 for r in active], np.float32)
+        settings = {
+            "temperature": np.array([r.temperature if r else 1.0 for r in active], np.float32),
+            "top_k": np.array([r.top_k if r else 0 for r in active], np.int32),
+            "top_p": np.array([r.top_p if r else 1.0 for r in active], np.float32),
+        }
+        told = np.array([bool(r and r.alternatives) for r in active])
         seeds = np.array([r.seed if r else 0 for r in active], np.int32)
         for n, slot in there:
             if slot.begins:
                 forced[0, n] = slot.request.prompt[-1]
-        drawn = self._batch.advance(count, forced, seeds, settings)
+        drawn = self._batch.advance(count, forced, seeds, settings, told)
         for n, slot in there:
             if not slot.cancelled:
                 before = slot.written

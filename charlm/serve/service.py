@@ -121,19 +121,13 @@ class Writing:
 
 
 class Service:
-    """What the addresses share.
-
-    Attributes:
-        began: when loading began, by `time.monotonic`.
-        seconds: that loading took, once it is over.
-    """
+    """What the addresses share."""
 
     def __init__(self, language_model: LanguageModel, name: str, engine: Engine, limits: Limits) -> None:
         self.model, self.tokenizer = language_model.model, language_model.tokenizer
         self.name, self.engine, self.limits = name, engine, limits
         self.metrics = Metrics(engine)
         self.created = int(time.time())
-        self.began, self.seconds = time.monotonic(), 0.0
 
     @functools.cached_property
     def outbox(self) -> Outbox:
@@ -148,12 +142,12 @@ class Service:
     @property
     def status(self) -> str:
         """In words: loading, ready after so many seconds, or what the engine died of."""
-        return self.engine.failure or ("loading" if self.loading else f"ready after {self.seconds:.0f} s")
+        seconds = self.engine.seconds_to_ready
+        return self.engine.failure or ("loading" if seconds is None else f"ready after {seconds:.0f} s")
 
     async def loaded(self) -> None:
         """Waits until the engine is ready, or dead."""
         while self.loading:
-            self.seconds = time.monotonic() - self.began
             await asyncio.sleep(0.05)
 
     def known(self, name: str, version: str = VERSION) -> None:
