@@ -188,9 +188,9 @@ class Preset:
 
 
 def _preset(
-    purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any], slow: dict[str, Any] | None = None
+    purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any], slow: Tables | None = None
 ) -> Preset:
-    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}}, {"train": slow or {}})
+    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}}, slow or {})
 
 
 PRESETS = {
@@ -205,14 +205,14 @@ PRESETS = {
         2.0,
         {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.1},
         {"lanes": 64, "bptt": 64, "learning_rate": 5e-3},
-        slow={"lanes": 32, "bptt": 32},
+        slow={"model": {"dropout": 0.0}, "train": {"lanes": 32, "bptt": 32, "learning_rate": 7e-3}},
     ),
     "medium": _preset(
         "LSTM 512 x 1 with dropout; 1 MB thoroughly or several MB; ten minutes",
         10.0,
         {"units": 512, "layers": 1, "embedding": 64, "dropout": 0.3},
         {"lanes": 64, "bptt": 64, "learning_rate": 4e-3},
-        slow={"lanes": 32},
+        slow={"train": {"lanes": 32}},
     ),
     "large": _preset(
         "LSTM 512 x 2; texts over 40 MB, or a GPU; two hours",
