@@ -221,7 +221,7 @@ function openingsOf(texts) {
 async function offer() {
   const job = running = new AbortController();
   const drawn = async seed => {
-    const asked = { prompt: "\n\n", max_tokens: 40, temperature: 0.7, top_p: 1, seed, logprobs: 1 }, join = joiner();
+    const asked = { prompt: "\n\n", max_tokens: 40, temperature: 0.4, top_p: 1, seed, logprobs: 1 }, join = joiner();
     let written = "";
     for await (const symbols of engine.write(asked, job.signal)) written += symbols.flatMap(join).map(part => part.text).join("");
     return written;

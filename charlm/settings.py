@@ -174,6 +174,8 @@ class Strict:
             UsageError: a key is unknown, of the wrong type, or out of range; the message names it.
         """
         if where is not None:
+            if not isinstance(values, Mapping):
+                raise UsageError(f"{where} must hold tables of settings, not {values!r}")
             with spelled(functools.partial(in_file, where)):
                 return cls.from_dict(values)
         hints, known = typing.get_type_hints(cls), [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ RUN = ["training.md", "python.md", "leaving.md", "deploy.md"]
 
 def parsed(words):
     """A command of charlm and the context that its words make."""
-    with click.Context(cli) as ctx:
+    with click.Context(cli, **cli.context_settings) as ctx:
         name, command, rest = cli.resolve_command(ctx, words)
         return command, command.make_context(name, rest, parent=ctx)
 
