@@ -8,7 +8,7 @@ import charlm
 from charlm.checkpoint import find_run
 
 NAME = "kjv-small"
-SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.0, "lanes": 64, "bptt": 64}
+SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.0, "lanes": 64, "bptt": 64, "learning_rate": 7e-3}
 MODELS = Path(__file__).parent.parent / "models"
 
 

@@ -21,7 +21,8 @@ from charlm.config import (
     TrainConfig,
     resolve,
 )
-from charlm.corpus import Announce, split_bounds
+from charlm.corpora import CORPORA
+from charlm.corpus import Announce, Corpus, split_bounds
 from charlm.dataset import Progress, read_again
 from charlm.display import TrainingDisplay, interactive, say
 from charlm.errors import Interrupted, UsageError, did_you_mean, named, nearest
@@ -163,17 +164,30 @@ class LanguageModel:
         check_threads()
         asked, given = EvaluationConfig.from_dict({"split": split, "cold": cold}), _listed(paths)
         trained = self.checkpoint.record["corpus"]
-        sources = given or trained["paths"]
-        if not given and "-" in sources:
-            raise UsageError(f"{self.checkpoint.path}: was trained on standard input; name the text to evaluate")
-        corpus = read_again(sources, self.config.data, trained, reading)
+        corpus = read_again(given, self.config.data, trained, reading) if given else self._training_text(reading)
         same = corpus.sha256 == trained["sha256"]
-        if not given and not same:
-            raise UsageError(f"{', '.join(sources)}: has changed since training; name the text to evaluate")
         split = asked.split or ("valid" if same else "all")
         ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
         evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES, self.config.model.layers))
         return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
+
+    def _training_text(self, reading: Announce) -> Corpus:
+        """The text it was trained on. Raises UsageError that says which text that was, where it is not there."""
+        trained = self.checkpoint.record["corpus"]
+        paths, known = trained["paths"], f"{trained['chars']:,} characters, SHA-256 {trained['sha256'][:12]}..."
+        text = f"{self.checkpoint.run_name} learnt from {', '.join(paths)} ({known})"
+        written = next((path for path in paths if Path(path).stem in CORPORA), None)
+        anew = f", or write it anew: charlm corpus {Path(written).stem} {Path(written).name}" if written else ""
+        if "-" in paths:
+            text = text.replace("from -", "from standard input")
+            raise UsageError(f"{text}, which is not kept; name a text to evaluate")
+        try:
+            corpus = read_again(paths, self.config.data, trained, reading)
+        except UsageError:
+            raise UsageError(f"{text}, which is not here; name where it is, or another text{anew}") from None
+        if corpus.sha256 != trained["sha256"]:
+            raise UsageError(f"{text}, which has changed since; name a text to evaluate{anew}")
+        return corpus
 
 
 def _reloaded(checkpoint: Checkpoint) -> LanguageModel:

@@ -4,9 +4,14 @@ A cached file is named by a digest of everything its ids depend on: the text, th
 So a changed corpus or tokenizer never meets ids that are not its own; old files are only in the way of disk space.
 """
 
+import contextlib
+import functools
 import hashlib
+import logging
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -19,14 +24,47 @@ from charlm.tokenizers import Ids, Tokenizer
 
 Progress = Callable[[int], None]
 
+_log = logging.getLogger("charlm")
+
 
 def cache_folder() -> Path:
-    """Where ids are kept: $CHARLM_CACHE, or `charlm` in the folder that the platform has for caches."""
+    """Where ids are kept: $CHARLM_CACHE, or `charlm` in the folder that the platform has for caches.
+
+    A temporary folder of the user's, where there is no home or it cannot be written, as in containers.
+    """
     if chosen := os.environ.get("CHARLM_CACHE"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "charlm"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charlm"
+    place = _platform_folder()
+    return place if place is not None and _may_be_written(place) else _temporary_folder()
+
+
+def _platform_folder() -> Path | None:
+    """None where nobody knows the user's home."""
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "charlm"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charlm"
+    except RuntimeError:
+        return None
+
+
+def _may_be_written(place: Path) -> bool:
+    """Whether a folder can be written, or be made."""
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """The user's alone: a folder of that name which is another's, or a link, is not taken."""
+    place = Path(tempfile.gettempdir(), f"charlm-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    state = place.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        place = Path(tempfile.mkdtemp(prefix="charlm-"))
+    _log.warning("no home that can be written: ids are kept in %s (CHARLM_CACHE chooses another folder)", place)
+    return place
 
 
 def cached_ids(

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import pty
+import shutil
 import signal
 import struct
 import subprocess
@@ -189,6 +190,27 @@ class TestEvaluate:
         report = json.loads(charlm("evaluate", "other.txt", "--json", cwd=folder).stdout)
         unknown = sum(c not in TEXT[:54_000] for c in other)
         assert (report["split"], report["symbols"], report["unknown"]) == ("all", len(other) - 1, unknown)
+
+
+def test_evaluate_without_a_text_says_which_text_the_model_learnt_from(folder):
+    shutil.copytree(folder / "models/trained", folder / "elsewhere")
+    record = json.loads((folder / "models/trained/config.json").read_text())
+    moved = folder / "topics.txt"
+    moved.rename(folder / "moved.txt")
+    try:
+        line = refused(2, "evaluate", "--model", "elsewhere", cwd=folder)
+        (folder / "topics.txt").write_text(TEXT[:50_000], "utf-8")
+        changed = refused(2, "evaluate", "--model", "elsewhere", cwd=folder)
+    finally:
+        (folder / "moved.txt").rename(moved)
+    known = f"topics.txt ({record['corpus']['chars']:,} characters, SHA-256 {record['corpus']['sha256'][:12]}...)"
+    assert f"{known}, which is not here; name where it is, or another text" in line
+    assert f"{known}, which has changed since; name a text" in changed
+
+
+def test_the_shipped_models_text_is_named_with_the_way_to_it(tmp_path):
+    models = Path(__file__).parent.parent / "models"
+    assert "or write it anew: charlm corpus kjv kjv.txt" in refused(2, "evaluate", "--models", models, cwd=tmp_path)
 
 
 class TestTrain:

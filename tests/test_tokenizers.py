@@ -1,9 +1,11 @@
 import io
 import json
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm import idcache
 from charlm.corpora import CORPORA
 from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
@@ -448,11 +451,36 @@ def test_a_cache_that_cannot_be_written_is_named(corpus, tmp_path):
         cached_ids(corpus, (0, 100), MADE["char"], tmp_path / "file")
 
 
+@pytest.mark.parametrize("home", ["/dev/null", None])
+def test_without_a_home_that_can_be_written_ids_are_kept_in_a_temporary_place(monkeypatch, tmp_path, caplog, home):
+    for name in ("CHARLM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    if home is None:
+        monkeypatch.setattr(Path, "home", unknown)
+    else:
+        monkeypatch.setenv("HOME", home)
+    idcache._temporary_folder.cache_clear()
+    assert cache_folder() == cache_folder() == tmp_path / f"charlm-{os.getuid()}"
+    assert cache_folder().stat().st_mode & 0o077 == 0
+    assert caplog.text.count("CHARLM_CACHE") == 1
+    idcache._temporary_folder.cache_clear()
+    cache_folder().chmod(0o777)
+    idcache._temporary_folder.cache_clear()
+    assert cache_folder() != tmp_path / f"charlm-{os.getuid()}"  # somebody else's trap
+    idcache._temporary_folder.cache_clear()
+
+
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, corpus, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("CHARLM_CACHE", raising=False)
+    monkeypatch.setattr(idcache, "_may_be_written", lambda place: True)
     assert cache_folder() == Path("/home/u/.cache/charlm")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache_folder() == Path("/xdg/charlm")
