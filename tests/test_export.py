@@ -5,6 +5,7 @@ import math
 import random
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from charlm.checkpoint import Run, to_arrays
 from charlm.cli import as_typed, cli
 from charlm.config import Config, ModelConfig
 from charlm.errors import UsageError, spelled
-from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, readme, savedmodel
+from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, keras_file, readme, savedmodel
 from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
 from charlm.page import source
@@ -354,3 +355,33 @@ def test_a_page_of_one_layer_of_256_units_is_small(tmp_path):
     assert len(text.encode()) < 1.5 * 2**20
     record = json.loads(re.search(r'id="model">\n(.*?)</script>', text)[1])
     assert sum(array["size"] for array in record["arrays"]) == model.model.count_params()
+
+
+# What layers said of themselves in Keras 3.0, as far as a file of ours says it.
+OF_KERAS_3_0 = {
+    "InputLayer": "name dtype batch_shape sparse",
+    "Embedding": "name dtype trainable input_dim output_dim embeddings_initializer mask_zero",
+    "LSTM": "name dtype trainable units activation recurrent_activation use_bias kernel_initializer "
+    "recurrent_initializer bias_initializer unit_forget_bias dropout recurrent_dropout return_sequences return_state "
+    "go_backwards stateful unroll zero_output_for_mask",
+    "GRU": "name dtype trainable units activation recurrent_activation use_bias kernel_initializer "
+    "recurrent_initializer bias_initializer dropout recurrent_dropout reset_after return_sequences return_state "
+    "go_backwards stateful unroll zero_output_for_mask",
+    "SimpleRNN": "name dtype trainable units activation use_bias kernel_initializer recurrent_initializer "
+    "bias_initializer dropout recurrent_dropout return_sequences return_state go_backwards stateful unroll "
+    "zero_output_for_mask",
+    "Dense": "name dtype trainable units activation use_bias kernel_initializer bias_initializer",
+}
+
+
+@every_cell
+def test_an_older_keras_finds_nothing_in_a_file_that_it_does_not_know(cell, tmp_path):
+    path = tmp_path / "old.keras"
+    keras_file.write(language_model(tmp_path, cell, layers=2), path)
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))["config"]
+    for layer in config["layers"]:
+        assert layer["config"].keys() <= set(OF_KERAS_3_0[layer["class_name"]].split())
+        assert isinstance(layer["config"]["dtype"], str)
+        initializers = [value for key, value in layer["config"].items() if key.endswith("initializer")]
+        assert {one["class_name"] for one in initializers} <= {"Zeros"}

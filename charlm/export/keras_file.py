@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +17,28 @@ from charlm.export.probe import play as played
 from charlm.model import KERAS_LAYERS
 
 WEIGHTS = np.float32
+OLDEST = "3.0"  # tried with 3.0.5, 3.3.3, 3.5.0, 3.8.0, 3.11.3, 3.14.0 and 3.15.1
+# The names of initialisers have changed over time; these are replaced by weights, and their name has not.
+ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
 
 
 def functional(language_model: LanguageModel) -> keras.Model:
     """The network as a functional Keras model: [ids, state...] -> [logits, state...], state by layer, h before c."""
     model, config = language_model.model, language_model.config.model
     ids = keras.Input((None,), dtype="int32", name="ids")
-    embedding = keras.layers.Embedding(config.vocabulary, config.features, name="embedding")
+    zeros = {"embeddings_initializer": "zeros"}
+    embedding = keras.layers.Embedding(config.vocabulary, config.features, name="embedding", **zeros)
     sequence, states, after, layers = embedding(ids), [], [], []
     for n in range(config.layers):
         state = [keras.Input((config.units,), name=f"{name}_{n}") for name in model.cell.states]
         layer = KERAS_LAYERS[config.cell](
-            config.units, return_sequences=True, return_state=True, name=f"{config.cell}_{n}"
+            config.units, return_sequences=True, return_state=True, name=f"{config.cell}_{n}", **ZEROS
         )
         sequence, *new = layer(sequence, initial_state=state)
         states += state
         after += new
         layers.append(layer)
-    projection = keras.layers.Dense(config.vocabulary, name="logits")
+    projection = keras.layers.Dense(config.vocabulary, name="logits", kernel_initializer="zeros")
     stock = keras.Model([ids, *states], [projection(sequence), *after], name="charlm")
     embedding.set_weights([model.embedding.numpy()])
     for layer, trained in zip(layers, model.recurrent_layers, strict=True):
@@ -42,8 +48,30 @@ def functional(language_model: LanguageModel) -> keras.Model:
 
 
 def write(language_model: LanguageModel, path: Path) -> None:
-    """Writes a .keras file."""
+    """Writes a .keras file that Keras from `OLDEST` on opens."""
     functional(language_model).save(path)
+    with zipfile.ZipFile(path) as saved:
+        contents = {name: saved.read(name) for name in saved.namelist()}
+    contents["config.json"] = json.dumps(_oldest_form(json.loads(contents["config.json"]))).encode()
+    with zipfile.ZipFile(path, "w") as written:
+        for name, content in contents.items():
+            written.writestr(name, content)
+
+
+def _oldest_form(value: Any) -> Any:
+    """A saved configuration without what older versions do not know: settings that say nothing, objects for types."""
+    if isinstance(value, list):
+        return [_oldest_form(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "DTypePolicy":
+        return value["config"]["name"]
+    made = {key: _oldest_form(part) for key, part in value.items()}
+    if {"class_name", "config"} <= made.keys():
+        silent = {"optional": False}
+        settings = made["config"].items()
+        made["config"] = {key: part for key, part in settings if part is not None and silent.get(key) is not part}
+    return made
 
 
 def _opened(path: Path) -> keras.Model:
@@ -73,7 +101,9 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
         ],
         4,
     )
-    return f"""## Inputs and outputs
+    return f"""Keras {OLDEST} and later open it.
+
+## Inputs and outputs
 
 | | name | dtype, shape |
 |---|---|---|
