@@ -68,7 +68,7 @@ def _oldest_form(value: Any) -> Any:
         return value["config"]["name"]
     made = {key: _oldest_form(part) for key, part in value.items()}
     if {"class_name", "config"} <= made.keys():
-        silent = {"optional": False}
+        silent = {"optional": False, "ragged": False}
         settings = made["config"].items()
         made["config"] = {key: part for key, part in settings if part is not None and silent.get(key) is not part}
     return made
