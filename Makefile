@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CO
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
 	$(VENV)/bin/python benchmarks/picture.py kjv-small
 
-small-model: data/kjv.txt  ## a models/kjv-small, trained anew
+small-model: data/kjv.txt  ## trains models/kjv-small anew
 	rm -rf models/kjv-small
 	$(VENV)/bin/python benchmarks/small_model.py data/kjv.txt 4000
 

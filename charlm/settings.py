@@ -163,12 +163,15 @@ class Strict:
         ]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str | None = None) -> Self:
+    def from_dict(
+        cls, values: Mapping[str, Any], where: str | None = None, beside: Sequence[type[Strict]] = ()
+    ) -> Self:
         """Builds one from plain values.
 
         Args:
             values: by key; a mapping for a table.
             where: the file that they stand in, for messages; None if whoever called set them one by one.
+            beside: the tables next to it, which an unknown key may have been meant for.
 
         Raises:
             UsageError: a key is unknown, of the wrong type, or out of range; the message names it.
@@ -180,15 +183,16 @@ class Strict:
                 return cls.from_dict(values)
         hints, known = typing.get_type_hints(cls), [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
         found: dict[str, Any] = {}
+        tables = [kind for kind in hints.values() if isinstance(kind, type) and issubclass(kind, Strict)]
         for key, value in values.items():
             name = named(f"{cls.TABLE}.{key}")
             if key not in known:
-                raise UsageError(f"{name}: there is no such setting{cls._meant(key, name, known)}")
+                raise UsageError(f"{name}: there is no such setting{cls._meant(key, known, [*tables, *beside])}")
             kind = hints[key]
-            if isinstance(kind, type) and issubclass(kind, Strict):
+            if kind in tables:
                 if not isinstance(value, Mapping):
                     raise UsageError(f"{name} must be a table of settings, not {value!r}")
-                found[key] = kind.from_dict(value)
+                found[key] = kind.from_dict(value, beside=tables)
                 continue
             try:
                 found[key] = _typed(value, kind)
@@ -197,11 +201,11 @@ class Strict:
         return cls(**found)
 
     @staticmethod
-    def _meant(key: str, name: str, known: Sequence[str]) -> str:
+    def _meant(key: str, known: Sequence[str], tables: Sequence[type[Strict]]) -> str:
         """What an unknown key may have been meant for: the same key of another table, or one that reads like it."""
-        tables = (cls for cls in Strict.__subclasses__() if any(one.key == key for one in cls.settings()))
-        elsewhere = [named(f"{table.TABLE}.{key}") for table in tables]
-        return f"; did you mean {elsewhere[0]}?" if elsewhere and elsewhere[0] != name else did_you_mean(key, known)
+        elsewhere = (table for table in tables if any(one.key == key for one in table.settings()))
+        table = next(elsewhere, None)
+        return did_you_mean(key, known) if table is None else f"; did you mean {named(f'{table.TABLE}.{key}')}?"
 
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]

@@ -84,6 +84,7 @@ def test_an_unknown_key_is_refused_by_name(table):
             {"model": {"cell": "ltsm"}},
             "[model] cell in run.toml must be one of lstm, gru, rnn, not 'ltsm'; did you mean",
         ),
+        ({"data": {"cold": 5}}, "[data] cold in run.toml: there is no such setting (known: tokenizer, "),
         ({"sample": {"zzz": 5}}, "[sample] zzz in run.toml: there is no such setting (known: length, samples, "),
         ({"model": 5}, "model in run.toml must be a table of settings, not 5"),
     ],

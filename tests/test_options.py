@@ -190,10 +190,11 @@ def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
     assert (code, err) == (0, "")
     assert str(tmp_path / "ids") in out
     assert "1 files, 1.50kB" in out
+    (tmp_path / "ids" / "b.npy.77").write_bytes(bytes(500))  # of a process that was killed while it wrote
     assert json.loads(charlm("cache", "--clear", "--json")[1]) == {
         "path": str(tmp_path / "ids"),
-        "files": 1,
-        "bytes": 1500,
+        "files": 2,
+        "bytes": 2000,
         "cleared": True,
     }
     assert not list((tmp_path / "ids").iterdir())

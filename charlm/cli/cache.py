@@ -21,7 +21,7 @@ def command(clear: bool, as_json: bool) -> None:
     from charlm.idcache import cache_folder
 
     folder = cache_folder() / "ids"
-    files = sorted(folder.glob("*.npy"))
+    files = sorted(folder.glob("*.npy*"))  # those that a process was writing when it was killed as well
     size = sum(file.stat().st_size for file in files)
     if clear:
         for file in files:
