@@ -31,7 +31,7 @@ import tensorflow as tf
 from charlm.cells import Cell, State, Tensor
 from charlm.runtime import kernel
 
-STEPS_PER_BLOCK = 8
+STEPS_PER_BLOCK = 4
 
 Blocks: TypeAlias = tuple[Tensor, ...]  # a sequence [T, F, B], cut along its time
 
