@@ -18,7 +18,7 @@ SHIPPED = MODELS / "kjv-small"
 def test_it_is_small_and_says_what_it_is():
     checkpoint = find_run("kjv-small", MODELS).pick("best")
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) < 2_000_000
-    assert checkpoint.progress()["best_nats"] < 1.3
+    assert checkpoint.progress()["best_nats"] < 1.24
     assert checkpoint.record["corpus"]["chars"] > 4_000_000
     assert checkpoint.record["corpus"]["paths"] == ["kjv.txt"]
 
