@@ -162,9 +162,13 @@ class TrainingDisplay:
         self._stepped, self._steps = event, event.steps
 
     def _evaluated(self, event: Evaluated) -> None:
+        score, started = event.score, self._started
+        assert started is not None
         if not self._bits:
             say(EXPLAINED)
-        score = event.score
+            scored, held_out, symbols = score.symbols + 1, started.valid_symbols, SYMBOLS[started.config.data.tokenizer]
+            if scored < held_out:
+                say(f"each is of {scored:,} of the held-out {symbols}; charlm evaluate scores all {held_out:,}")
         self._bits[score.nats_per_symbol] = score.bits_per_char
         say(
             f"step {event.step:,}: {score.bits_per_char:.3f} bits per character ({score.nats_per_symbol:.4f} nats per "

@@ -23,7 +23,7 @@ from charlm.session import Session
 from charlm.streams import Cursor, Window
 from charlm.tbptt import Trainer, Update, scheduled_rate
 from charlm.time_budget import EVALUATIONS, TimeBudget
-from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
+from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation, spread
 
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
@@ -85,7 +85,7 @@ class Training:
         slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
         assign(self._optimizer_variables(), slots, checkpoint.path)
         self.state, self.before = self.model.state_of(training), self.at.seconds
-        self.validation.ids = self.validation.ids[: self.at.validated]
+        self.validation.ids = spread(self.validation.ids, self.at.validated)
         for change in self.at.computed_as(now):
             _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
@@ -314,6 +314,6 @@ class Training:
             self.validation.sample()
         rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
         self.at.validated = budget.plan_evaluation(len(self.validation.ids), rate, sample)
-        self.validation.ids = self.validation.ids[: self.at.validated]
+        self.validation.ids = spread(self.validation.ids, self.at.validated)
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

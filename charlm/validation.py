@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from charlm.config import SampleConfig
 from charlm.dataset import Data
 from charlm.evaluation import score_ids
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import CharLM
 from charlm.score import Score
+from charlm.streams import Ids
 from charlm.tbptt import Evaluator
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
+PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole
 SAMPLE_PROMPT, SAMPLE_SYMBOLS = "\n", 200
+
+
+def spread(ids: Ids, symbols: int | None) -> Ids:
+    """Pieces of ids [N] from the first to the last, evenly spaced, joined: at most `symbols`; all ids if None.
+
+    The beginning alone may be a title page or a table, and says little of the rest.
+    """
+    if symbols is None or symbols >= len(ids):
+        return ids
+    size = min(symbols, PIECE_SYMBOLS)
+    starts = np.linspace(0, len(ids) - size, symbols // size).astype(int)
+    return np.concatenate([ids[start : start + size] for start in starts])
 
 
 class Abandoned(Exception):
@@ -25,7 +41,7 @@ class Validation:
     """The validation of one model, as it stands.
 
     Attributes:
-        ids: [N] of the validation split, or as many of its first ones as are scored.
+        ids: [N] of the validation split, or those of them that are scored.
         scores: whether there is anything to score.
     """
 

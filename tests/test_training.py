@@ -19,6 +19,7 @@ from charlm.files import read_json
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
 from charlm.training import Training
+from charlm.validation import spread
 
 SMALL = {
     "model": {"units": 16, "layers": 1, "dropout": 0.2},
@@ -384,3 +385,17 @@ def test_any_tokenizer_trains_and_loads_again(corpus, tmp_path, tokenizer):
 def test_the_python_interface_refuses_settings_it_does_not_know(corpus, tmp_path):
     with pytest.raises(UsageError, match="colour: there is no such setting"):
         charlm.train(str(corpus), models=tmp_path, colour="red")
+
+
+@pytest.mark.parametrize("length", [9000, 46_505, 1 << 20])
+def test_the_score_of_a_short_training_is_of_pieces_from_all_over_the_held_out_text(length):
+    ids = np.arange(length)
+    part = spread(ids, 1 << 13)
+    assert len(part) == 1 << 13
+    assert (part[0], part[-1]) == (0, length - 1)
+    joints = np.flatnonzero(np.diff(part) != 1)
+    assert len(joints) == 7
+    assert np.diff(part[joints]).max() - np.diff(part[joints]).min() <= 1
+    assert np.array_equal(spread(ids, None), ids)
+    assert np.array_equal(spread(ids, length), ids)
+    assert np.array_equal(spread(ids, 5), ids[:5])
