@@ -66,7 +66,7 @@ def described(run: Run) -> dict[str, Any]:
             about |= {"step": progress["step"], "steps": progress["steps"], "best_step": progress["best"]}
             about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
             resumable = (last.path / "training.safetensors").exists()
-            about["state"] = "finished" if progress["finished"] else "unfinished" if resumable else "published"
+            about["state"] = ("finished" if progress["finished"] else "unfinished") if resumable else "published"
     except (ModelError, LookupError, TypeError, ValueError, AttributeError) as error:
         about |= {"state": "damaged", "why": str(error)}
     return about
