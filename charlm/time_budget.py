@@ -44,16 +44,19 @@ class TimeBudget:
         """Whether it is time for another plan."""
         return self._updating >= AGAIN_SHARE * self.seconds
 
-    def plan_evaluation(self, symbols: int, symbols_per_second: float, sample: float) -> int:
+    def plan_evaluation(
+        self, symbols: int, symbols_per_second: float, sample: float, fewest: int = FEWEST_SYMBOLS
+    ) -> int:
         """The symbols of one evaluation: all of them, or as many as leave time for a learning curve.
 
         Args:
             symbols: that there are.
             symbols_per_second: that are scored.
             sample: seconds for the text that is drawn with every evaluation.
+            fewest: symbols that give a score to compare.
         """
         most = symbols_per_second * max(0.0, EVALUATION_SHARE * self.left / FEWEST_EVALUATIONS - sample)
-        scored = min(symbols, max(FEWEST_SYMBOLS, int(most)))
+        scored = min(symbols, max(fewest, int(most)))
         self.evaluation = scored / symbols_per_second + sample
         return scored
 

@@ -22,7 +22,7 @@ from charlm.score import Score
 from charlm.session import Session
 from charlm.streams import Cursor, Window
 from charlm.tbptt import Trainer, Update, scheduled_rate
-from charlm.time_budget import EVALUATIONS, TimeBudget
+from charlm.time_budget import EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation, spread
 
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
@@ -313,7 +313,9 @@ class Training:
             scored = time.monotonic()
             self.validation.sample()
         rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
-        self.at.validated = budget.plan_evaluation(len(self.validation.ids), rate, sample)
+        there = len(self.validation.ids)
+        comparable = FEWEST_SYMBOLS if self.at.best_nats is None else there  # a best score is of these symbols
+        self.at.validated = budget.plan_evaluation(there, rate, sample, comparable)
         self.validation.ids = spread(self.validation.ids, self.at.validated)
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

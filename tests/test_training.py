@@ -276,6 +276,16 @@ class TestALongerRun:
             train("run", resume=True, train={"minutes": 0.4})
         assert seconds < 35 < train("run", resume=True, train={"minutes": 0.75})[-1].seconds < 50
 
+    @pytest.mark.parametrize("before", [{"steps": 30}, MINUTES])
+    def test_scores_before_and_after_are_of_the_same_text(self, train, clock, monkeypatch, before):
+        monkeypatch.setattr(time_budget, "EVALUATION_SHARE", 0.0)
+        monkeypatch.setattr(training, "FEWEST_SYMBOLS", 800)
+        first = train("run", train=before)
+        monkeypatch.setattr(training, "FEWEST_SYMBOLS", 400)
+        second = train("run", resume=True, train={"minutes": 0.75})
+        symbols = {e.score.symbols for e in first + second if isinstance(e, Evaluated)}
+        assert symbols == ({799} if before is MINUTES else {first[0].valid_symbols - 1})
+
     def test_the_same_length_is_no_other(self, train, clock):
         train("run", train=MINUTES)
         assert [type(e) for e in train("run", resume=True, train={"minutes": 0.5})] == [Started, Finished]
