@@ -172,15 +172,20 @@ class LanguageModel:
         return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
 
     def _training_text(self, reading: Announce) -> Corpus:
-        """The text it was trained on. Raises UsageError that says which text that was, where it is not there."""
+        """The text of training.
+
+        Raises:
+            UsageError: it is not there or has changed; the message says which text it was, and how to get it.
+        """
         trained = self.checkpoint.record["corpus"]
-        paths, known = trained["paths"], f"{trained['chars']:,} characters, SHA-256 {trained['sha256'][:12]}..."
-        text = f"{self.checkpoint.run_name} learnt from {', '.join(paths)} ({known})"
+        paths, piped = trained["paths"], "-" in trained["paths"]
+        known = f"{trained['chars']:,} characters, SHA-256 {trained['sha256'][:12]}..."
+        names = "standard input" if piped else ", ".join(paths)
+        text = f"{self.checkpoint.run_name} learnt from {names} ({known})"
+        if piped:
+            raise UsageError(f"{text}, which is not kept; name a text to evaluate")
         written = next((path for path in paths if Path(path).stem in CORPORA), None)
         anew = f", or write it anew: charlm corpus {Path(written).stem} {Path(written).name}" if written else ""
-        if "-" in paths:
-            text = text.replace("from -", "from standard input")
-            raise UsageError(f"{text}, which is not kept; name a text to evaluate")
         try:
             corpus = read_again(paths, self.config.data, trained, reading)
         except UsageError:

@@ -64,8 +64,8 @@ class DataConfig(Strict):
     tokenizer: str = setting("char", one_of(*TOKENIZER_NAMES), "What a symbol is")
     vocabulary: int = setting(1000, at_least(1), "Pieces, for sentencepiece")
     encoding: str = setting("utf-8", None, "Text encoding of the corpus")
-    errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse or replace")
-    newlines: str = setting("keep", one_of("keep", "normalise"), "CRLF and CR: keep, or turn into LF")
+    errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse (strict) or replace")
+    newlines: str = setting("keep", one_of("keep", "normalise"), "CRLF and CR: keep, or turn into LF (normalise)")
     split: tuple[float, float, float] = setting(
         (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test", "0.9 0.1 0"
     )

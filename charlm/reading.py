@@ -209,6 +209,7 @@ def file_pieces(path: Path, name: Path, reading: Reading, progress: Progress | N
 
 
 def looks_like_text(file: Path, reading: Reading) -> bool:
+    """Tells whether a file of a folder can be read as text."""
     if reading.takes_any_bytes:
         return True
     try:

@@ -23,7 +23,7 @@ from charlm.session import Session
 from charlm.streams import Cursor, Window
 from charlm.tbptt import Trainer, Update, scheduled_rate
 from charlm.time_budget import EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
-from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation, spread
+from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
 
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
@@ -85,7 +85,7 @@ class Training:
         slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
         assign(self._optimizer_variables(), slots, checkpoint.path)
         self.state, self.before = self.model.state_of(training), self.at.seconds
-        self.validation.ids = spread(self.validation.ids, self.at.validated)
+        self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):
             _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
@@ -313,9 +313,10 @@ class Training:
             scored = time.monotonic()
             self.validation.sample()
         rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
-        there = len(self.validation.ids)
-        comparable = FEWEST_SYMBOLS if self.at.best_nats is None else there  # a best score is of these symbols
-        self.at.validated = budget.plan_evaluation(there, rate, sample, comparable)
-        self.validation.ids = spread(self.validation.ids, self.at.validated)
+        symbols, fewest = self.validation.symbols, FEWEST_SYMBOLS
+        if self.at.best_nats is not None:  # it is of these symbols, and compared with what follows
+            symbols = fewest = len(self.validation.ids)
+        self.at.validated = budget.plan_evaluation(symbols, rate, sample, fewest)
+        self.validation.limit(self.at.validated)
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

@@ -47,7 +47,7 @@ class Validation:
 
     def __init__(self, model: CharLM, data: Data, sampling: SampleConfig, groups: int, seed: int) -> None:
         self.tokenizer, self.seed = data.tokenizer, seed
-        self.ids = data.valid[: MOST_SYMBOLS + 1]
+        self._held_out = self.ids = data.valid[: MOST_SYMBOLS + 1]
         self._evaluator = Evaluator(model, groups)
         self._sampling = replace(sampling, samples=1, length=SAMPLE_SYMBOLS)
         self._generator = Generator(model, self._sampling, data.tokenizer.blocked)
@@ -55,6 +55,15 @@ class Validation:
     @property
     def scores(self) -> bool:
         return len(self.ids) > 1
+
+    @property
+    def symbols(self) -> int:
+        """Symbols that could be scored."""
+        return len(self._held_out)
+
+    def limit(self, symbols: int | None) -> None:
+        """Scores the same `symbols` from now on, whenever they are asked for, or all."""
+        self.ids = spread(self._held_out, symbols)
 
     def score(self, symbols: int | None = None, abandon: Callable[[], bool] = lambda: False) -> Score:
         """Scores the first `symbols`, or all.

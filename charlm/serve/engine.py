@@ -155,7 +155,7 @@ class Engine:
                 if self._closing:
                     return
             self.complete.set()
-        except Exception:
+        except Exception:  # the sizes that are there go on: without these it is slower, not wrong
             _log.exception("some sizes of batches are left out")
 
     def _next(self) -> bool:
