@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +33,7 @@ from charlm.generation import Generator, Sample, stream_text
 from charlm.idcache import cached_ids
 from charlm.interrupts import stop_requested
 from charlm.model import CharLM, build_model
-from charlm.runtime import check_threads, lane_groups, start_tensorflow
+from charlm.runtime import check_threads, lane_groups, start_tensorflow, trains_side_by_side
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
@@ -45,6 +46,8 @@ PathLike = str | os.PathLike[str]
 Paths = PathLike | Iterable[PathLike]
 Prompt = str | bytes
 LONGEST_PATH = 4096  # bytes, on Linux
+
+_log = logging.getLogger("charlm")
 
 
 class LanguageModel:
@@ -222,7 +225,7 @@ def load(
 
     Args:
         model: a run directory or a name under `models`; the newest run if None.
-        checkpoint: "best", "last" or a step.
+        checkpoint: "best", "last", or a step (525, or "step-00000525" as its folder is called).
         models: where runs are.
 
     Raises:
@@ -250,7 +253,7 @@ def train(
         paths: the corpus: one or many files, folders, globs or "-".
         name: of the run; after the corpus, and numbered, if None.
         preset: a name in `charlm.config.PRESETS`; by corpus size, hardware and minutes if None.
-        resume: go on with the run called `name`.
+        resume: go on with the run called `name`, to another total of `minutes`, `steps` or `epochs` if it is given.
         models: where runs are.
         on_event: called with every event of `charlm.events`.
         progress: show a bar, scores and samples on standard error; if None, in a terminal and in a notebook.
@@ -274,8 +277,13 @@ def train(
     if shows:
         say(str(session.data.corpus))
         say(session.choice)
-    start_tensorflow(side_by_side=True)
     with stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
+        start_tensorflow(side_by_side=True)
+        if session.checkpoint is None and not trains_side_by_side():
+            _log.warning(
+                "TensorFlow was in use before this training began and keeps its threads; the run goes on bit for bit "
+                "in a process where it is the same, and not with `charlm train --resume`"
+            )
         for event in Training(session, stop=stop).events():
             if shows:
                 display.show(event)

@@ -299,7 +299,7 @@ class Run:
         return None
 
     def pick(self, which: str) -> Checkpoint:
-        """The checkpoint called "best", "last", or by its step; verified.
+        """The checkpoint called "best", "last", or by its step or its folder; verified.
 
         The best falls back on the last whole one, with a warning, if it is damaged. A newer one without a score is
         warned of.
@@ -308,6 +308,7 @@ class Run:
             ModelError: there is none.
             UsageError: it is called something else.
         """
+        which = which.removeprefix("step-")
         if which not in ("best", "last") and not which.isdecimal():
             raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
         last = self.last()

@@ -29,7 +29,7 @@ REASONS = {
 }
 EXPLAINED = (
     "scores are bits per character of held-out text, and lower is better:\n"
-    "2 bits are the doubt between 4 equally likely characters, 1 bit that between 2"
+    "2 bits are as good as guessing between 4 characters, 1 bit between 2"
 )
 
 
@@ -111,7 +111,8 @@ class TrainingDisplay:
                 say(click.style(text, dim=True) if coloured else text)
             case Finished():
                 self.close()
-                say(f"{REASONS[event.reason]} at step {event.step:,}{self._best(event.best)}")
+                reason = "finished already" if self._already_done(event) else REASONS[event.reason]
+                say(f"{reason} at step {event.step:,}{self._best(event.best)}")
 
     def close(self) -> None:
         """Ends the bar."""
@@ -126,7 +127,8 @@ class TrainingDisplay:
             f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters\n"
             f"{event.train_symbols:,} {symbols} to train on, {event.valid_symbols:,} held out; {event.vocabulary:,} "
             f"different ones\n{train.lanes} lanes, window {train.bptt}, stride {train.k1}: "
-            f"{event.steps_per_epoch:,} updates an epoch; {event.precision}, {event.engine}, {event.groups} lane groups"
+            f"{event.steps_per_epoch:,} updates an epoch; {event.precision}, {event.engine}"
+            f"{f', lanes in {event.groups} groups' if event.groups > 1 else ''}"
         )
         if interactive():
             self._bar = tqdm(total=1.0, file=sys.stderr, dynamic_ncols=True, bar_format="compiling ...", leave=False)
@@ -176,6 +178,9 @@ class TrainingDisplay:
         )
         if self._bar is not None:
             self._draw()
+
+    def _already_done(self, event: Finished) -> bool:
+        return event.reason == "done" and self._stepped is None
 
     def _best(self, nats: float | None) -> str:
         if nats is None or self._started is None:

@@ -251,6 +251,13 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return [int(i) for i in ids]
 
 
+def never_seen(tokenizer: Tokenizer, prompt: str) -> str:
+    """Which characters of a prompt the model has never seen, in a sentence without its end; empty if there are none."""
+    unseen = tokenizer.unseen(prompt)
+    shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:8]) + (", ..." if len(unseen) > 8 else "")
+    return f"the model has never seen {shown} in the prompt" if unseen else ""
+
+
 def stream_text(
     generator: Generator, tokenizer: Tokenizer, prompt: str, config: SampleConfig, seed: int
 ) -> Iterator[tuple[int, str] | Sample]:

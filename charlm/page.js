@@ -1,7 +1,8 @@
 "use strict";
 
 // The page: a form, a text and what else each part of it might have been. What writes is `engine`:
-//   write(request, signal)  yields lists of symbols, each { token, nats, likeliest: [[token, log probability], ...] }
+//   write(request, signal)  yields lists of symbols, each { token, nats, likeliest: [[token, log probability], ...] };
+//                           a list may have `warnings`, about the prompt
 //   ready()                 { ready, status }: whether it can write at once, and that in words; where there is a server
 //   command(request)        the request as a command line; where there is a server
 // A token is a text, or "bytes:\xe4\xb8" where it is only a part of a character.
@@ -183,6 +184,7 @@ async function write() {
   try {
     for await (const written of engine.write(asked, job.signal)) {
       if (!written.length) continue;
+      if (written.warnings) warn({ message: written.warnings.join(" ") });
       if (!symbols) { begin(asked.prompt); first = written.length; since = performance.now(); }
       symbols += written.length;
       append(written.flatMap(join));

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 from charlm.config import LENGTHS, TrainConfig
 from charlm.errors import UsageError, named
 from charlm.settings import Strict
+
+ENGINE: dict[str, Callable[[Any], str]] = {  # what a computation's last bits depend on, in words
+    "threads": lambda count: f"{count or 'all'} thread{'' if count == 1 else 's'} for an operation",
+    "precision": lambda precision: f"products in {precision}",
+    "onednn": lambda state: f"oneDNN {state}",
+}
 
 
 @dataclass
@@ -46,10 +53,10 @@ class Progress(Strict):
     def computed_as(self, now: Progress) -> list[str]:
         """Takes how this process computes from `now`, and returns what of that changes the bits."""
         changes = []
-        for what, name in (("threads an operation", "threads"), ("precision", "precision"), ("oneDNN", "onednn")):
+        for name, words in ENGINE.items():
             was, is_now = getattr(self, name), getattr(now, name)
             if was not in (None, is_now):
-                changes.append(f"{what} was {was}, now {is_now}")
+                changes.append(f"it was computed with {words(was)} and is now with {words(is_now)}")
             setattr(self, name, is_now)
         return changes
 

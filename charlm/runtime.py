@@ -125,6 +125,11 @@ def threads() -> int:
     return int(tf.config.threading.get_intra_op_parallelism_threads())
 
 
+def trains_side_by_side() -> bool:
+    """Whether TensorFlow has the threads that `start_tensorflow` sets for training; on a GPU it needs none."""
+    return on_gpu() or threads() == 1
+
+
 def occupy_descriptors() -> None:
     """Puts /dev/null in the place of a closed standard stream, so that no file which is opened later gets its number.
 

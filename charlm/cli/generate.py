@@ -62,9 +62,10 @@ def command(
     text = _prompt(prompt and _typed(prompt, "prompt", escapes), prompt_file)
     start_tensorflow(side_by_side=asked.precision == "bfloat16", debug=debug)
     from charlm.api import load
+    from charlm.generation import never_seen
 
     loaded = load(model, checkpoint=checkpoint, models=models)
-    _warn_of_unseen(loaded.unseen(text), strict)
+    _warn_of_unseen(never_seen(loaded.tokenizer, text), strict)
     config = dataclasses.replace(loaded.config.sample, **sample)
     if config.seed is None:
         config = dataclasses.replace(config, seed=secrets.randbelow(2**31))
@@ -98,11 +99,9 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     return text
 
 
-def _warn_of_unseen(unseen: str, strict: bool) -> None:
-    if not unseen:
+def _warn_of_unseen(message: str, strict: bool) -> None:
+    if not message:
         return
-    shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:8]) + (", ..." if len(unseen) > 8 else "")
-    message = f"the model has never seen {shown} in the prompt"
     if strict:
         raise DataError(f"{message}; without --strict it reads the unknown symbol there")
     print(f"charlm: warning: {message}; it reads the unknown symbol there", file=sys.stderr)

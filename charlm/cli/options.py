@@ -106,7 +106,7 @@ SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if value not in ("best", "last") and not value.isdecimal():
+    if value not in ("best", "last") and not value.removeprefix("step-").isdecimal():
         raise UsageError(f"--checkpoint must be best, last or a step, not {value!r}")
     return value
 

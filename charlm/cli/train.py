@@ -25,7 +25,8 @@ PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the run called --name exactly where it stopped; --steps, --epochs, --minutes are its new total.",
+    help="Go on with the run called --name exactly where it stopped. --minutes, --steps or --epochs are its new total, "
+    "what it has done included; without them it goes on to the total that it has.",
 )
 @models_option
 @settings(TRAINING)
@@ -62,12 +63,12 @@ def command(
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
     say(str(session.data.corpus))
     say(session.choice)
-    start_tensorflow(side_by_side=True, debug=debug)
-    from charlm.training import Training
-
     elsewhere = "" if models == DEFAULT_MODELS else f" --models {shlex.quote(str(models))}"
     further = f"charlm train --name {session.run.name}{elsewhere} --resume"
     with stop_requested(again=lambda: os._exit(130)) as stop, contextlib.closing(TrainingDisplay()) as display:
+        start_tensorflow(side_by_side=True, debug=debug)
+        from charlm.training import Training
+
         for event in Training(session, stop=stop, started=STARTED).events():
             display.show(event)
     if isinstance(event, Finished) and event.reason == "interrupted":

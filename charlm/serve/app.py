@@ -103,6 +103,7 @@ def build(
     for routes in (_docs, _health, add_completions, add_models, add_predictions, add_tokens):
         routes(app, service)
     _errors(app, site.prefix, name)
+    _describe_refusals(app)
     guarded: Application = Guard(app, limits.body, api_key, site, answer)
     if site.origins:
         guarded = CORSMiddleware(
@@ -142,6 +143,17 @@ def _errors(app: FastAPI, prefix: str, name: str) -> None:
         first["loc"] = () if first["type"] == "json_invalid" else first["loc"][1:]
         message, param = sentence(first)
         return answer(request.url.path, 400, message, param=param)
+
+
+def _describe_refusals(app: FastAPI) -> None:
+    """Has the description of the addresses name the status that a wrong request gets here, which is not FastAPI's."""
+    document = app.openapi()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            if operation["responses"].pop("422", None):
+                operation["responses"]["400"] = {"description": "A field is wrong; the message names it."}
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _docs(app: FastAPI, service: Service) -> None:

@@ -130,6 +130,7 @@ def add_completions(app: FastAPI, service: Service) -> None:
             "object": "text_completion",
             "created": int(time.time()),
             "model": service.name,
+            **await service.warnings(body.prompt),
         }
         writing, count = Writing(service, rows, request), sum(map(len, read))
         if body.stream:

@@ -40,10 +40,11 @@ const engine = (() => {
     const body = JSON.stringify({ ...request, stream: true });
     const response = await fetch(address, { method: "POST", headers: headers(), body, signal }).catch(gone);
     if (!response.ok) throw await refusal(response);
-    for await (const { error, choices } of events(response)) {
+    for await (const { error, choices, warnings } of events(response)) {
       if (error) throw new Refused(`The server answered: ${error.message}.`);
       const { tokens, token_logprobs, top_logprobs } = choices[0].logprobs;
-      yield tokens.map((token, n) => ({ token, nats: -token_logprobs[n], likeliest: Object.entries(top_logprobs[n]) }));
+      const symbols = tokens.map((token, n) => ({ token, nats: -token_logprobs[n], likeliest: Object.entries(top_logprobs[n]) }));
+      yield Object.assign(symbols, { warnings });
     }
   }
 

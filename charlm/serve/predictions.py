@@ -114,10 +114,11 @@ def add_predictions(app: FastAPI, service: Service) -> None:
             seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
             rows.append(Row(ids, instance.length, seed, instance.temperature, instance.top_k, instance.top_p))
         pieces = await Writing(service, rows, request).whole(request)
-        return await asyncio.to_thread(_answer, pieces, body.instances is not None)
+        warnings = await service.warnings([instance.prompt for instance in instances])
+        return await asyncio.to_thread(_answer, pieces, body.instances is not None, warnings)
 
 
-def _answer(pieces: list[list[Piece]], in_rows: bool) -> Response:
+def _answer(pieces: list[list[Piece]], in_rows: bool, warnings: dict[str, list[str]]) -> Response:
     """In rows, or in columns, where what is shorter than the longest is followed by zeros."""
     found: list[dict[str, Any]] = [
         {
@@ -129,12 +130,13 @@ def _answer(pieces: list[list[Piece]], in_rows: bool) -> Response:
         for parts in pieces
     ]
     if in_rows:
-        return JSONResponse({"predictions": found})
+        return JSONResponse({"predictions": found, **warnings})
     longest = max((row["symbols"] for row in found), default=0)
     for row in found:
         for key in ("ids", "log_probabilities"):
             row[key] += [0] * (longest - row["symbols"])
-    return JSONResponse({"outputs": {key: [row[key] for row in found] for key in found[0]} if found else {}})
+    outputs = {key: [row[key] for row in found] for key in found[0]} if found else {}
+    return JSONResponse({"outputs": outputs, **warnings})
 
 
 def _instances(name: str, rows: Any, service: Service) -> list[Instance]:

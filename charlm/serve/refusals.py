@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -111,4 +112,6 @@ def nowhere(path: str, prefix: str, name: str, known: Collection[str]) -> str:
         way = f"did you mean {prefix}{near[0]}?"
     else:
         way = f"texts are written at {prefix}{COMPLETIONS}"
+        if not prefix and re.fullmatch(r"/[\w-]+/?", path):
+            way += f"; if a proxy puts {path.rstrip('/')} before every address, start charlm serve with --public-url"
     return f"there is nothing at {prefix}{path}: {way} (every address: {prefix}/docs)"

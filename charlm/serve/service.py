@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from fastapi import HTTPException, Request
 
 from charlm.api import LanguageModel
-from charlm.generation import prompt_ids
+from charlm.generation import never_seen, prompt_ids
 from charlm.serve.access import note
 from charlm.serve.engine import Closed, Engine, Full
 from charlm.serve.limits import Limits
@@ -186,6 +186,12 @@ class Service:
             return [prompt_ids(self.tokenizer, p) if isinstance(p, str) else p for p in prompts]
 
         return await asyncio.to_thread(read)
+
+    async def warnings(self, prompts: Sequence[Prompt]) -> dict[str, list[str]]:
+        """A field of an answer: which characters of the prompts the model has never seen. None if it knows them all."""
+        texts = "".join(dict.fromkeys(prompt for prompt in prompts if isinstance(prompt, str)))
+        message = await asyncio.to_thread(never_seen, self.tokenizer, texts)
+        return {"warnings": [f"{message}; it reads the unknown symbol there"]} if message else {}
 
     def checked_ids(self, ids: Sequence[int], name: str, param: str | None) -> None:
         """Raises 400 for an id that the model does not have."""
