@@ -308,8 +308,8 @@ class Run:
             ModelError: there is none.
             UsageError: it is called something else.
         """
-        which = which.removeprefix("step-")
-        if which not in ("best", "last") and not which.isdecimal():
+        number = which.removeprefix("step-")
+        if which not in ("best", "last") and not number.isdecimal():
             raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
         last = self.last()
         if last is None:
@@ -319,7 +319,7 @@ class Run:
         progress = last.progress()
         if "best" not in progress:
             raise ModelError(f"{last.path}/progress.json: is not charlm's: it does not name the best checkpoint")
-        step = progress["best"] if which == "best" else int(which)
+        step = progress["best"] if which == "best" else int(number)
         found = next((c for c in self.checkpoints() if c.step == step), None)
         if found is None and which != "best":
             known = ", ".join(str(c.step) for c in self.checkpoints())

@@ -130,6 +130,8 @@ def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
     page, described = asked().get("/docs").text, asked().get("/openapi.json").json()
     assert not re.search(r"""(?:href|src|url:)\s*=?\s*["']/""", page)  # nothing that a proxy's path would lose
     assert described["servers"] == [{"url": "."}]
+    wrong = {code for how in described["paths"].values() for one in how.values() for code in one["responses"]} - {"200"}
+    assert wrong == {str(asked().post("/v1/completions", json={"n": 0}).status_code)} == {"400"}
     tags = {tag["name"] for tag in described["tags"]}
     assert {tag for path in described["paths"].values() for how in path.values() for tag in how["tags"]} == tags
     for name in ("length", "symbols", "prompt", "texts", "body"):

@@ -26,7 +26,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from charlm.checkpoint import Run, assign, find_run, to_arrays
 from charlm.config import Config, ModelConfig
-from charlm.errors import CharlmError, ModelError
+from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import write_json, write_manifest
 from charlm.tokenizers import TOKENIZERS
 
@@ -100,6 +100,13 @@ def test_a_checkpoint_has_all_it_needs(run):
     assert checkpoint.path == run.path / "checkpoints" / "step-00000030"
     assert (checkpoint.config(), checkpoint.record, run.record) == (CONFIG, RECORD, RECORD)
     assert checkpoint.progress() == {"step": 30, "best": 20}
+
+
+def test_a_checkpoint_is_called_by_its_step_or_as_its_folder(run):
+    assert run.pick("20") == run.pick("step-00000020") == run.pick("best")
+    for name in ("step-", "step-last", "stp-20"):
+        with pytest.raises(UsageError, match="a checkpoint is best, last or a step"):
+            run.pick(name)
 
 
 def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, tmp_path):

@@ -234,6 +234,17 @@ class TestTrain:
         ]
         assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}) == 1
 
+    def test_an_interrupt_before_the_first_update_says_how_to_go_on(self, folder):
+        process = start("train", "topics.txt", *QUICK, "--name", "early", cwd=folder)
+        while not (folder / "models/early/config.json").exists():
+            time.sleep(0.01)
+        time.sleep(0.3)  # TensorFlow is being imported
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert process.returncode == 130
+        wanted = "nothing is trained yet; go on with: charlm train --name early --resume"
+        assert wanted in said.decode()
+
     def test_a_second_interrupt_ends_it_at_once(self, folder):
         process = start("train", "topics.txt", "--units", "512", "--steps", "9000", "--name", "twice", cwd=folder)
         metrics = folder / "models/twice/metrics.jsonl"

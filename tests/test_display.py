@@ -3,7 +3,8 @@
 import pytest
 from tqdm.utils import disp_len
 
-from charlm.display import SAMPLE_LINES, bar_form, shown
+from charlm.display import SAMPLE_LINES, TrainingDisplay, bar_form, shown
+from charlm.events import Finished
 
 LEFT = " 42% 1.923 bits/char 34.1k chars/s"
 RIGHTS = ["0:50 of 2:00, step 1,021, epoch 3", "0:50 of 2:00", ""]
@@ -31,3 +32,8 @@ def test_runs_of_blanks_and_of_empty_lines_are_short():
 @pytest.mark.parametrize("text", ["春眠不覺曉" * 20, "a" * 200, "한국어 " * 40, "e\u0301" * 90])
 def test_lines_are_cut_by_the_columns_that_they_take(text):
     assert 36 <= disp_len(shown(text, 40)) <= 40
+
+
+def test_a_run_that_was_finished_before_does_not_look_like_a_training(capsys):
+    TrainingDisplay().show(Finished(8, 1, 2.0, "done", None))
+    assert capsys.readouterr().err == "finished already at step 8\n"

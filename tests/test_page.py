@@ -95,6 +95,18 @@ def test_it_is_one_page_with_the_same_controls_wherever_it_writes(server, addres
     assert address.startswith("http") or not asked
 
 
+def test_characters_that_the_model_has_never_seen_are_said(server, opened):
+    page = opened(server.url)
+    page.fill("#prompt", "the ☃ ")
+    page.fill("#length", "20")
+    page.click("#write")
+    page.wait_for_function(IDLE)
+    assert page.inner_text("#warning").startswith("the model has never seen '☃' (U+2603) in the prompt")
+    assert page.inner_text("#status").startswith("20 characters")
+    write(page)
+    assert page.is_hidden("#warning")
+
+
 def test_the_likeliest_are_reached_by_keyboard_alone_and_said_aloud(address, opened):
     page = opened(address)
     write(page)

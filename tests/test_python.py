@@ -148,7 +148,7 @@ def test_training_shows_its_progress_where_somebody_watches(folder, trained, cap
     assert capsys.readouterr() == ("", "")
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     charlm.train(**again)
-    assert "done at step 3" in capsys.readouterr().err
+    assert "finished already at step 3" in capsys.readouterr().err
     charlm.train(**again, progress=False)
     assert capsys.readouterr() == ("", "")
 
@@ -228,6 +228,29 @@ def test_a_model_goes_to_a_spawned_process(trained):
     model, _ = trained
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(model.generate, ["It "], {"length": 9, "seed": 1}) == model.generate("It ", length=9, seed=1)
+
+
+def test_a_training_after_a_load_says_that_its_threads_are_others_and_so_does_its_resume(folder, trained):
+    program = f"""
+import charlm
+if {{loads}}:
+    charlm.load({str(folder / "models/run")!r})
+charlm.train({str(folder / "a.txt")!r}, name="threads", models={str(folder / "threads")!r}, resume={{resumes}},
+    steps={{steps}}, **{{settings}})
+"""
+    settings = {"lanes": 2, "bptt": 8, "preset": "tiny"}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(loads=n == 0, resumes=n == 1, steps=1 + n, settings=given)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for n, given in enumerate([settings, {}])
+    ]
+    assert "TensorFlow was in use before this training began and keeps its threads" in said[0]
+    was = "it was computed with all threads for an operation and is now with 1 thread for an operation"
+    assert f"{was}; it will not go on bit for bit" in said[1]
 
 
 def test_a_process_that_was_forked_before_tensorflow_started_loads_a_model(trained, folder):

@@ -259,6 +259,18 @@ def test_a_prediction_in_rows(server):
     assert [row["symbols"] for row in plain] == [200, 200]
 
 
+def test_characters_that_the_model_has_never_seen_are_told(server):
+    warning = "the model has never seen '☃' (U+2603), '☂' (U+2602) in the prompt; it reads the unknown symbol there"
+    asked = {"prompt": ["the ☃", "☂ ☃"], "max_tokens": 3}
+    assert server.http.post("/v1/completions", json=asked).json()["warnings"] == [warning]
+    body = server.http.post("/v1/completions", json=asked | {"stream": True}).text
+    events = [json.loads(line[6:]) for line in body.splitlines() if line.startswith("data: {")]
+    assert all(event["warnings"] == [warning] for event in events)
+    predicted = server.http.post("/v1/models/run:predict", json={"instances": asked["prompt"]}).json()
+    assert predicted["warnings"] == [warning]
+    assert "warnings" not in server.http.post("/v1/completions", json={"prompt": "the ", "max_tokens": 1}).json()
+
+
 def test_a_prediction_in_columns(server):
     inputs = {"prompt": ["the ", "dog"], "length": [20, 5], "seed": 4, "temperature": [1.0]}
     body = {"signature_name": "serving_default", "inputs": inputs}
