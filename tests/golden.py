@@ -31,7 +31,8 @@ def losses(cell: str, stride: int, dropout: float) -> list[float]:
     # Each symbol follows from the one before and its own place; one in ten is drawn.
     rng, ids = np.random.default_rng(7), [1]
     while len(ids) < 1000:
-        ids.append(int(rng.integers(VOCABULARY)) if rng.random() < 0.1 else (ids[-1] + (1, 3, 7)[len(ids) % 3]) % VOCABULARY)
+        follows = (ids[-1] + (1, 3, 7)[len(ids) % 3]) % VOCABULARY
+        ids.append(int(rng.integers(VOCABULARY)) if rng.random() < 0.1 else follows)
     network = ModelConfig(cell=cell, layers=2, units=16, embedding=8, vocabulary=VOCABULARY, dropout=dropout)
     model = build_model(network, dtype="float64")
     trainer = Trainer(model, TrainConfig(bptt=WINDOW, stride=stride, lanes=LANES), groups=1)
