@@ -14,7 +14,7 @@ from charlm.export import FORMATS, export
 
 PAGE = """# Exports
 
-`make parity` writes this page. Every model here (two layers of 128 units, 300 updates on the documentation of Python)
+`make parity CORPUS=file` writes this page. Every model here (two layers of 128 units, 300 updates on {corpus})
 was exported in every format and loaded again by the format's own engine, which read 1000 symbols and wrote the 500
 likeliest ones after them. Both are held against the same weights in float64. The difference is the largest one between
 their logits, as a share of the largest logit. What it may be depends on the model, for a recurrence may make much of a
@@ -72,7 +72,7 @@ def main() -> None:
     from charlm.export.parity import BOUND
 
     rows.sort(key=lambda r: list(FORMATS).index(r.split()[1]))
-    page = PAGE.format(bound=BOUND, rows="\n".join(rows), **versions)
+    page = PAGE.format(bound=BOUND, corpus=Path(sys.argv[1]).name, rows="\n".join(rows), **versions)
     (Path(__file__).parent.parent / "docs/export.md").write_text(page, "utf-8")
 
 
