@@ -1,5 +1,7 @@
 """From what a user says to a run: every preset under every way of changing a part of it."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -62,7 +64,7 @@ def test_settings_that_no_preset_goes_with_are_refused_before_the_text_is_read(o
         opened({"train": {"stride": 100, "bptt": 50}})
     with pytest.raises(UsageError, match="epochs and steps exclude each other"):
         opened({"train": {"steps": 1, "epochs": 1}})
-    with pytest.raises(UsageError, match="stride must be at most the window's (32|64)"):
+    with pytest.raises(UsageError, match=r"stride must be at most the window's (32|64)"):
         opened({"train": {"stride": 100}}, "small")
 
 
@@ -75,8 +77,7 @@ def config_of(monkeypatch, words, environment=None, toml=""):
         raise UsageError("far enough")
 
     monkeypatch.setattr("charlm.session.open_session", stopped)
-    with open("run.toml", "w") as file:
-        file.write(toml)
+    Path("run.toml").write_text(toml)
     command = ["train", "text.txt", "--config", "run.toml", *words]
     result = CliRunner(env=environment).invoke(cli, command)
     assert str(result.exception) == "far enough", result.output or result.exception
