@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import secrets
@@ -14,13 +15,13 @@ from charlm.checkpoint import Checkpoint, assign, find_run
 from charlm.config import (
     LENGTHS,
     PRESETS,
+    Config,
     DataConfig,
     EvaluationConfig,
     ModelConfig,
     SampleConfig,
     Tables,
     TrainConfig,
-    resolve,
 )
 from charlm.corpora import CORPORA
 from charlm.corpus import Announce, Corpus, split_bounds
@@ -106,7 +107,7 @@ class LanguageModel:
 
         Args:
             prompt: a text, or bytes in UTF-8; nothing if None. Of several, each is written on from as if alone.
-            settings: the model's own hold for those that are not given or None.
+            settings: the model's own hold for those that are not given or None, but one text is written.
 
             SETTINGS
 
@@ -124,6 +125,8 @@ class LanguageModel:
         return self._texts(prompt, config, settings)
 
     def _texts(self, prompt: Prompt | None, config: SampleConfig, settings: dict[str, Any]) -> str | list[str]:
+        if settings.get("samples") is None:
+            config = dataclasses.replace(config, samples=1)
         texts = [piece.text for piece in self.stream(prompt, config) if isinstance(piece, Sample)]
         return texts[0] if settings.get("samples") is None else texts
 
@@ -303,5 +306,4 @@ def _tables(settings: dict[str, Any]) -> Tables:
             raise UsageError(f"{key}: there is no such setting{did_you_mean(key, homes)}")
         if without_none(homes[key], {key: value}) and not (value is None and key in LENGTHS):
             tables.setdefault(homes[key].TABLE, {})[key] = value
-    resolve(tables)
-    return tables
+    return Config.checked(tables)

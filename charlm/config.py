@@ -278,6 +278,29 @@ def resolve(*layers: Tables) -> Config:
     """The configuration that settings laid over one another make, over the defaults.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or two do not go together.
     """
     return Config.from_dict(overlay(*layers))
+
+
+def check(tables: Tables, preset: str | None, slow: bool) -> None:
+    """Refuses settings that can make no configuration: with the preset, or with any if none is named.
+
+    Args:
+        tables: the settings.
+        preset: its name.
+        slow: whether the processor is; see `Preset.on`.
+
+    Raises:
+        UsageError: as `resolve`.
+    """
+    Config.checked(tables)
+    refusals = []
+    for name in PRESETS if preset is None else [preset]:
+        try:
+            resolve(PRESETS[name].on(slow), tables)
+        except UsageError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]

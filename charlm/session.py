@@ -14,10 +14,11 @@ from typing import Any
 
 from charlm import __version__
 from charlm.checkpoint import Checkpoint, Run
-from charlm.config import LENGTHS, PRESETS, Config, Tables, choose_preset, resolve
+from charlm.config import LENGTHS, PRESETS, Config, DataConfig, Tables, check, choose_preset, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
+from charlm.files import left_by_system
 from charlm.runtime import cores, gpu_present, lane_groups, native_bfloat16
 from charlm.streams import Lanes
 
@@ -71,13 +72,14 @@ def open_session(
         return _resumed(existing, request, reading, encoding)
     if not request.paths:
         raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
-    paths = list(request.paths)
-    corpus = read(paths, resolve(request.settings).data, reading)
-    preset, choice = request.preset, f"preset {request.preset}"
+    paths, preset, choice = list(request.paths), request.preset, f"preset {request.preset}"
+    slow = not gpu_present() and not native_bfloat16()
+    check(request.settings, preset, slow)
+    told = overlay(PRESETS[preset].tables if preset else {}, request.settings)
+    corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
         preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
-    slow = not gpu_present() and not native_bfloat16()
     config = resolve(PRESETS[preset].on(slow), request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
@@ -93,8 +95,10 @@ def _lanes(data: Data, config: Config) -> Lanes:
 
 
 def _existing(request: Request) -> Run | None:
-    if request.name is not None and not re.fullmatch(r"[\w.-]+", request.name):
-        raise UsageError(f"{named('name')} {request.name}: use letters, digits, '.', '_' and '-'")
+    if request.name is not None and (not re.fullmatch(r"[\w.-]+", request.name) or left_by_system(request.name)):
+        raise UsageError(
+            f"{named('name')} {request.name}: use letters, digits, '.', '_' and '-', and begin with no '.'"
+        )
     if not request.resume:
         if request.name and (request.models / request.name).exists():
             ways_out = f"add {named('resume', True)} to go on, or choose another {named('name')}"

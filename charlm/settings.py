@@ -5,6 +5,7 @@ Command-line options, keys of TOML files, keyword arguments and their documentat
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -94,6 +95,11 @@ def in_file(where: str, setting: str, value: object = None) -> str:
     return f"{f'[{table}] ' if table else ''}{key}{'' if value is None else f' = {value}'} in {where}"
 
 
+def _spelled_in(where: str | None) -> contextlib.AbstractContextManager[None]:
+    """Inside, settings are named as keys of a file, if there is one."""
+    return contextlib.nullcontext() if where is None else spelled(functools.partial(in_file, where))
+
+
 def _without_none(kind: Any) -> Any:
     return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
@@ -133,16 +139,25 @@ class Strict:
     TABLE: ClassVar[str] = ""  # that a file has its settings in
 
     def __post_init__(self) -> None:
-        for one in self.settings():
-            value = getattr(self, one.key)
-            if one.allowed is not None and value is not None:
-                self._check(one.key, one.allowed.holds(value), one.allowed.words, one.choices)
+        self._check_ranges(vars(self))
 
-    def _check(self, key: str, holds: bool, wanted: str, names: Iterable[str] = ()) -> None:
+    @classmethod
+    def _check_ranges(cls, values: Mapping[str, Any]) -> None:
+        """Holds each setting against its own range."""
+        for one in cls.settings():
+            value = values.get(one.key)
+            if one.allowed is not None and value is not None and not one.allowed.holds(value):
+                raise cls._refused(one.key, value, one.allowed.words, one.choices)
+
+    def _check(self, key: str, holds: bool, wanted: str) -> None:
+        """Holds a setting against others."""
         if not holds:
-            value = getattr(self, key)
-            meant = nearest(str(value), names)
-            raise UsageError(f"{named(f'{self.TABLE}.{key}')} must be {wanted}, not {value!r}{meant}")
+            raise self._refused(key, getattr(self, key), wanted)
+
+    @classmethod
+    def _refused(cls, key: str, value: object, wanted: str, names: Iterable[str] = ()) -> UsageError:
+        meant = nearest(str(value), names)
+        return UsageError(f"{named(f'{cls.TABLE}.{key}')} must be {wanted}, not {value!r}{meant}")
 
     @classmethod
     @functools.cache
@@ -163,14 +178,37 @@ class Strict:
         ]
 
     @classmethod
-    def from_dict(
-        cls, values: Mapping[str, Any], where: str | None = None, beside: Sequence[type[Strict]] = ()
-    ) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], where: str | None = None) -> Self:
         """Builds one from plain values.
 
         Args:
             values: by key; a mapping for a table.
             where: the file that they stand in, for messages; None if whoever called set them one by one.
+
+        Raises:
+            UsageError: as `checked`, or settings that do not go together.
+        """
+        with _spelled_in(where):
+            return cls._of(cls.checked(values, where))
+
+    @classmethod
+    def _of(cls, checked: Mapping[str, Any]) -> Self:
+        tables = cls._tables()
+        return cls(**{key: tables[key]._of(value) if key in tables else value for key, value in checked.items()})
+
+    @classmethod
+    def _tables(cls) -> dict[str, type[Strict]]:
+        hints = typing.get_type_hints(cls)
+        return {key: kind for key, kind in hints.items() if isinstance(kind, type) and issubclass(kind, Strict)}
+
+    @classmethod
+    def checked(
+        cls, values: Mapping[str, Any], where: str | None = None, beside: Sequence[type[Strict]] = ()
+    ) -> dict[str, Any]:
+        """Plain values of the right types, each in its own range; whether they go together is not asked.
+
+        Args:
+            values, where: as `from_dict`.
             beside: the tables next to it, which an unknown key may have been meant for.
 
         Raises:
@@ -179,11 +217,11 @@ class Strict:
         if where is not None:
             if not isinstance(values, Mapping):
                 raise UsageError(f"{where} must hold tables of settings, not {values!r}")
-            with spelled(functools.partial(in_file, where)):
-                return cls.from_dict(values)
+            with _spelled_in(where):
+                return cls.checked(values)
         hints, known = typing.get_type_hints(cls), [one.name for one in dataclasses.fields(cls)]  # type: ignore[arg-type]
         found: dict[str, Any] = {}
-        tables = [kind for kind in hints.values() if isinstance(kind, type) and issubclass(kind, Strict)]
+        tables = list(cls._tables().values())
         for key, value in values.items():
             name = named(f"{cls.TABLE}.{key}")
             if key not in known:
@@ -192,13 +230,14 @@ class Strict:
             if kind in tables:
                 if not isinstance(value, Mapping):
                     raise UsageError(f"{name} must be a table of settings, not {value!r}")
-                found[key] = kind.from_dict(value, beside=tables)
+                found[key] = kind.checked(value, beside=tables)
                 continue
             try:
                 found[key] = _typed(value, kind)
             except (TypeError, OverflowError):
                 raise UsageError(f"{name} must be {_wanted(kind)}, not {value!r}") from None
-        return cls(**found)
+        cls._check_ranges(found)
+        return found
 
     @staticmethod
     def _meant(key: str, known: Sequence[str], tables: Sequence[type[Strict]]) -> str:

@@ -109,7 +109,7 @@ def main() -> NoReturn:
     open_streams()
     logging.basicConfig(format="charlm: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    debug = "--debug" in sys.argv[1:2] or "CHARLM_DEBUG" in os.environ
+    debug = "--debug" in sys.argv[1:2] or _is_on(os.environ.get("CHARLM_DEBUG", ""))
     try:
         with spelled(as_typed):
             code = cli.main(standalone_mode=False) or 0
@@ -137,6 +137,14 @@ def main() -> NoReturn:
         if debug:
             raise
         _exit(1, f"failed unexpectedly: {error} (charlm --debug ... shows where)")
+
+
+def _is_on(value: str) -> bool:
+    """A switch from the environment as click reads one; what it cannot read, it refuses by itself."""
+    try:
+        return bool(value) and bool(click.BOOL.convert(value, None, None))
+    except click.BadParameter:
+        return False
 
 
 def _exit(code: int, message: str = "") -> NoReturn:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from charlm.cli import completion
-from charlm.config import DataConfig, EvaluationConfig, ModelConfig, SampleConfig, Tables, TrainConfig
+from charlm.config import DataConfig, EvaluationConfig, ModelConfig, SampleConfig, Tables, TrainConfig, overlay
 from charlm.errors import UsageError, in_python, nearest
 from charlm.settings import Setting, in_file
 
@@ -86,12 +86,16 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 
         @functools.wraps(command)
         def collected(**values: Any) -> Any:
-            tables: Tables = {}
+            environment: Tables = {}
+            flags: Tables = {}
+            ctx = click.get_current_context()
             for setting in bundle:
-                value = values.pop(f"{setting.table}__{setting.key}")
+                name = f"{setting.table}__{setting.key}"
+                value, source = values.pop(name), ctx.get_parameter_source(name)
                 if value is not None and value != ():
-                    tables.setdefault(setting.table, {})[setting.key] = value
-            return command(settings=tables, **values)
+                    layer = environment if source is ParameterSource.ENVIRONMENT else flags
+                    layer.setdefault(setting.table, {})[setting.key] = value
+            return command(settings=overlay(environment, flags), **values)
 
         wrapped = collected
         for setting in reversed(bundle):

@@ -85,6 +85,6 @@ def _twice_as_long(train: TrainConfig) -> str:
 
 def _checked(toml: Path) -> Tables:
     tables = read_toml(toml)
-    Config.from_dict(tables, str(toml))
+    Config.checked(tables, str(toml))
     click.get_current_context().meta[TOML] = (str(toml), tables)
     return tables

@@ -1,0 +1,104 @@
+"""From what a user says to a run: every preset under every way of changing a part of it."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from charlm.cli import cli
+from charlm.config import PRESETS
+from charlm.errors import UsageError
+from charlm.runtime import native_bfloat16
+from charlm.session import Request, open_session
+
+TEXT = "It was the best of times, it was the worst of times. " * 2000
+CHANGES = {
+    "nothing": {},
+    "the longest stride of its window": lambda preset: {"train": {"stride": preset["train"]["bptt"]}},
+    "a tied embedding as wide as the units": lambda preset: {
+        "model": {"embedding": preset["model"]["units"], "tie": True}
+    },
+    "steps": {"train": {"steps": 5}},
+    "epochs": {"train": {"epochs": 1}},
+    "another cell": {"model": {"cell": "gru"}},
+    "another tokenizer": {"data": {"tokenizer": "char"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture
+def opened(text):
+    def opened(settings, preset=None, **request):
+        return open_session(Request(["text.txt"], settings, text / "models", preset=preset, **request))
+
+    return opened
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_preset_takes_every_change_of_a_part(opened, preset, change):
+    settings = CHANGES[change]
+    settings = settings(PRESETS[preset].on(not native_bfloat16())) if callable(settings) else settings
+    config = opened(settings, preset).config
+    for table, values in settings.items():
+        for key, value in values.items():
+            assert getattr(getattr(config, table), key) == value
+    assert sum(getattr(config.train, length) is not None for length in ("epochs", "steps", "minutes")) == 1
+
+
+def test_a_preset_on_bytes_reads_what_is_no_text(opened, text):
+    (text / "text.txt").write_bytes(bytes(range(256)) * 200)
+    assert opened({}, "enwik8").data.tokenizer.name == "byte"
+
+
+def test_settings_that_no_preset_goes_with_are_refused_before_the_text_is_read(opened, text):
+    (text / "text.txt").unlink()
+    with pytest.raises(UsageError, match="stride must be at most the window's"):
+        opened({"train": {"stride": 100, "bptt": 50}})
+    with pytest.raises(UsageError, match="epochs and steps exclude each other"):
+        opened({"train": {"steps": 1, "epochs": 1}})
+    with pytest.raises(UsageError, match=r"stride must be at most the window's (32|64)"):
+        opened({"train": {"stride": 100}}, "small")
+
+
+def config_of(monkeypatch, words, environment=None, toml=""):
+    """The settings that the command line would train with."""
+    found = []
+
+    def stopped(request, *bars):
+        found.append(open_session(request, *bars).config)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("charlm.session.open_session", stopped)
+    Path("run.toml").write_text(toml)
+    command = ["train", "text.txt", "--config", "run.toml", *words]
+    result = CliRunner(env=environment).invoke(cli, command)
+    assert str(result.exception) == "far enough", result.output or result.exception
+    return found[0]
+
+
+def test_a_file_and_a_flag_are_held_against_each_other_and_not_against_the_defaults(monkeypatch):
+    config = config_of(monkeypatch, ["--bptt", "128"], toml="[train]\nstride = 100\n")
+    assert (config.train.bptt, config.train.k1) == (128, 100)
+
+
+def test_a_flag_beats_another_length_in_the_environment_and_the_environment_one_in_the_file(monkeypatch):
+    environment, toml = {"CHARLM_TRAIN_MINUTES": "5"}, "[train]\nepochs = 2\n"
+    train = config_of(monkeypatch, ["--steps", "100"], environment, toml).train
+    assert (train.steps, train.minutes, train.epochs) == (100, None, None)
+    train = config_of(monkeypatch, [], environment, toml).train
+    assert (train.steps, train.minutes, train.epochs) == (None, 5.0, None)
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".git", "Thumbs.db", "a/b", ""])
+def test_a_name_that_is_no_name_of_a_run_is_refused(opened, name):
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="name"):
+            opened({"train": {"steps": 1}}, name=name, resume=resume)
