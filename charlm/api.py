@@ -38,10 +38,10 @@ from charlm.runtime import check_threads, lane_groups, start_tensorflow, trains_
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
-from charlm.streams import EVALUATION_LANES
 from charlm.tbptt import Evaluator
 from charlm.tokenizers import Tokenizer
 from charlm.training import Training
+from charlm.windows import EVALUATION_LANES
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Iterable[PathLike]

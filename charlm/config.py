@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from charlm.cells import CELL_NAMES
 from charlm.errors import UsageError, named
 from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting
 
-CELL_NAMES = ("lstm", "gru", "rnn")
 TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
 OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")

@@ -10,8 +10,8 @@ from charlm.config import DataConfig
 from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
 from charlm.idcache import cached_ids
 from charlm.reading import Reading
-from charlm.streams import Ids
 from charlm.tokenizers import TOKENIZERS, Tokenizer
+from charlm.windows import Ids
 
 Progress = Callable[[int], None]
 

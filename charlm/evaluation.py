@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from charlm.errors import DataError
 from charlm.score import Score
-from charlm.streams import Ids, carried_pieces, cold_pieces
 from charlm.tbptt import Evaluator
 from charlm.tokenizers import Tokenizer
+from charlm.windows import Ids, carried_windows, cold_windows
 
 
 def score_ids(
@@ -37,13 +39,13 @@ def score_ids(
     if len(ids) < 2:
         raise DataError(f"symbols in the {split} split: {len(ids)}; at least two are needed to predict one")
     start, nats_sum, symbols, state = time.monotonic(), 0.0, 0, None
-    for piece in carried_pieces(ids) if cold is None else cold_pieces(ids, cold):
-        if state is None or piece.cleared.all():
-            state = evaluator.model.initial_state(piece.x.shape[1])
-        nats, state = evaluator(*piece, state)
-        counted = int(piece.counted.sum())
-        nats_sum, symbols = nats_sum + float(nats), symbols + counted
-        progress(counted)
+    for window in carried_windows(ids) if cold is None else cold_windows(ids, cold):
+        if state is None:
+            state = evaluator.model.initial_state(window.x.shape[1])
+        found, state = evaluator(window, state)
+        scored = int(window.loss_mask.sum())
+        nats_sum, symbols = nats_sum + float(found.numpy().sum(dtype=np.float64)), symbols + scored
+        progress(scored)
     chars, size = (int(per_id[ids[1:]].sum()) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
     bits = nats_sum / math.log(2)
     return Score(

@@ -1,4 +1,4 @@
-"""Text from a model: prefill and decode in one compiled loop, and text pieces as they come.
+"""Text from a model as it comes: chunks of symbols from the decode loop, decoded to text that is certain.
 
 Every sample is a row; a step takes one symbol a row, from the prompt while it lasts and drawn from then on.
 """
@@ -8,128 +8,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from charlm.cells import Tensor
 from charlm.config import SampleConfig
-from charlm.model import CharLM, Decoder, ModelState
+from charlm.decoder import decoder_of
+from charlm.decoding import DecodeState, decode
+from charlm.model import CharLM
 from charlm.runtime import kernel, lane_groups, threads
-from charlm.sampling import RECENT, Setting, draw, likeliest, restrict, settings_of
+from charlm.sampling import RECENT, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
 FIRST_CHUNK, LONGEST_CHUNK = 32, 256  # symbols between two looks from outside
 CHUNK_SECONDS = 0.05  # that a chunk should take at most
 
-
-class Rows(NamedTuple):
-    """Where B samples stand between chunks."""
-
-    logits: Tensor  # [B, V] of the next symbol
-    state: ModelState  # as columns, each [H, B], or as rows
-    recent: Tensor  # [B, RECENT] the last ids, -1 before the first
-    position: Tensor  # symbols drawn so far; below 0 in the prompt
-
-
-class Drawn(NamedTuple):
-    """What every row took at each step of a chunk, [steps, B]."""
-
-    ids: Tensor
-    nats: Tensor  # that they cost under the model, before any sampler
-    likeliest: Tensor  # [steps, B, n] the ids of the n likeliest symbols, in the rows that are told them
-    log_probabilities: Tensor  # [steps, B, n] theirs
-
-
-def advance(
-    decoder: Decoder,
-    rows: Rows,
-    count: Tensor,
-    forced: Tensor,
-    seeds: Tensor,
-    settings: dict[str, Setting],
-    blocked: Tensor,
-    groups: int = 1,
-    alternatives: int = 0,
-    columns: bool = True,
-    told: Tensor | None = None,
-) -> tuple[Drawn, Rows]:
-    """Some symbols of every row, in one loop for each group of rows; the loops run side by side.
-
-    Args:
-        decoder: the model.
-        rows: where the samples stand.
-        count: how many symbols.
-        forced: [LONGEST_CHUNK] or [LONGEST_CHUNK, B] int32, the symbol that a row takes at a step; -1 where it draws
-            its own. Groups want the same for all rows.
-        seeds: [B] int32.
-        settings: of the samplers that are on, by their names; of one row each, [B], in one group alone.
-        blocked: [V] booleans, true for what is never drawn.
-        groups: how many; they divide the rows.
-        alternatives: how many of the likeliest symbols are told at every step.
-        columns: whether states are columns; groups want it.
-        told: [B] booleans, the rows that are told them; of one group alone.
-
-    Returns:
-        what was drawn, of which the first `count` of LONGEST_CHUNK steps are set, and the rows after them.
-    """
-    many, step = rows.logits.shape[0] // groups, decoder.step_columns if columns else decoder.step
-    one, several = [many], [many, alternatives]
-    arrays = (tf.int32, one), (tf.float32, one), (tf.int32, several), (tf.float32, several)
-    told = tf.fill(one, False) if told is None else told
-
-    def group(rows: Rows, seeds: Tensor) -> tuple[Drawn, Rows]:
-        def body(t: Tensor, rows: Rows, written: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
-            symbol, cost, recent = _chosen(rows.logits, rows.recent, rows.position, forced[t], seeds, settings, blocked)
-            likely = likeliest(rows.logits, alternatives, told)
-            logits, state = step(symbol, rows.state)
-            values = zip(written, (symbol, cost, *likely), strict=True)
-            written = tuple(array.write(t, value) for array, value in values)
-            return t + 1, Rows(logits, state, recent, rows.position + 1), written
-
-        empty = tuple(tf.TensorArray(dtype, LONGEST_CHUNK, element_shape=shape) for dtype, shape in arrays)
-        _, rows, written = tf.while_loop(lambda t, *_: t < count, body, (0, rows, empty), parallel_iterations=1)
-        return Drawn(*(array.stack() for array in written)), rows
-
-    drawn, after = zip(*map(group, _split(rows, groups), tf.split(seeds, groups)), strict=True)
-    return Drawn(*(tf.concat(parts, 1) for parts in zip(*drawn, strict=True))), _joined(after)
-
-
-def _split(rows: Rows, groups: int) -> list[Rows]:
-    logits, recent = tf.split(rows.logits, groups), tf.split(rows.recent, groups)
-    states = zip(*(tf.split(s, groups, 1) for s in tf.nest.flatten(rows.state)), strict=True)
-    packed = (tf.nest.pack_sequence_as(rows.state, list(state)) for state in states)
-    return [Rows(*parts, rows.position) for parts in zip(logits, packed, recent, strict=True)]
-
-
-def _joined(groups: Sequence[Rows]) -> Rows:
-    logits, states, recent, position = zip(*groups, strict=True)
-    state = tf.nest.map_structure(lambda *parts: tf.concat(parts, 1), *states)
-    return Rows(tf.concat(logits, 0), state, tf.concat(recent, 0), position[0])
-
-
-@kernel
-def _chosen(
-    logits: Tensor,
-    recent: Tensor,
-    position: Tensor,
-    forced: Tensor,
-    seeds: Tensor,
-    settings: dict[str, Setting],
-    blocked: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every row's next symbol, its nats, and the recent ids with it."""
-    allowed = tf.where(blocked, float("-inf"), logits)
-    drawn = draw(restrict(allowed, settings, recent), seeds, position)
-    symbol = tf.where(forced >= 0, forced, drawn)
-    cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, logits)
-    return symbol, cost, tf.concat([recent[:, 1:], symbol[:, None]], 1)
-
-
 # In float32 the whole loop is one compiled kernel. XLA has no bfloat16 products of the processor's, TensorFlow has.
-ADVANCE = {"float32": kernel(advance), "bfloat16": tf.function(advance, autograph=False)}
+DECODE = {"float32": kernel(decode), "bfloat16": tf.function(decode, autograph=False)}
 
 
 class Generator:
@@ -141,11 +37,11 @@ class Generator:
         self.settings = {name: tf.constant(value) for name, value in settings_of(config).items()}
         self._blocked = tf.constant(np.isin(np.arange(model.config.vocabulary), blocked))
 
-    def start(self, prompt: int, rows: int) -> Rows:
+    def start(self, prompt: int, rows: int) -> DecodeState:
         """Rows before a prompt of that many symbols."""
-        return Rows(
+        return DecodeState(
             tf.zeros((rows, self.model.config.vocabulary)),
-            tf.nest.map_structure(tf.transpose, self.model.initial_state(rows)),
+            self.model.initial_state(rows),
             tf.fill((rows, RECENT), -1),
             tf.constant(-prompt),
         )
@@ -157,7 +53,7 @@ class Generator:
 
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
-        compiled, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
+        compiled, decoder = DECODE[self.precision], decoder_of(self.model, self.precision, columns=True)
         groups = lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
@@ -168,11 +64,11 @@ class Generator:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
             chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
-            drawn, rows = compiled(
+            decoded, rows = compiled(
                 decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked, groups
             )
             new = slice(max(0, len(prompt) - at), count)
-            piece = drawn.ids.numpy()[new], drawn.nats.numpy()[new]
+            piece = decoded.ids.numpy()[new], decoded.nats.numpy()[new]
             spent = time.perf_counter() - began
             if len(piece[0]):
                 yield piece

@@ -1,48 +1,45 @@
-"""The network: embedding, recurrent layers, dropout, projection to logits. State in, state out.
+"""The network: embedding, recurrent layers, dropout, projection to logits. A function of weights; state in, state out.
 
     logits, state = model(ids, state)
+    logits, state = model.apply(weights, ids, state)
 
-Ids are `[T, B]` (time, lanes), logits `[T, B, V]`. State is a tuple over layers of (h,) or (h, c), each `[B, H]`;
-nothing is remembered between calls. The recurrent layers are Keras' own objects: on a GPU they run (cuDNN), on a
-CPU `recurrence.py` runs with their weights. A cell that Keras does not have runs in `recurrence.py` everywhere.
+Ids are `[T, B]` (time, lanes), logits `[T, B, V]`. State is a tuple over layers of the cell's states, each `[B, H]`;
+nothing is remembered between calls. Weights are a value, tensors by the names that they have in a checkpoint;
+`model(...)` takes the model's own. On a GPU Keras' layers run (cuDNN) where Keras has the cell, else `scan.unroll`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from charlm.cells import CELLS, State, Tensor
+from charlm.cell import Cell, GatedCell, State, Tensor, Weights
+from charlm.cells import cell_of
 from charlm.config import ModelConfig
-from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll, with_biases
+from charlm.recurrence import Blocks, in_blocks
 from charlm.runtime import kernel, on_gpu
+from charlm.scan import unroll
 
 ModelState: TypeAlias = tuple[State, ...]
 
 KERAS_LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+INITIALIZERS = {"glorot": keras.initializers.GlorotUniform, "orthogonal": keras.initializers.Orthogonal}
 
 
-class GateWeights(keras.layers.Layer):
-    """The weights of a layer whose cell is not in Keras, named and laid out as Keras' own layers have them."""
+class CellLayer(keras.layers.Layer):
+    """The weights of a cell as a Keras layer; `scan.unroll` computes with them."""
 
-    def __init__(
-        self, units: int, gates: int, kernel_initializer: Any, recurrent_initializer: Any, **base: Any
-    ) -> None:
+    def __init__(self, cell: Cell, inputs: int, units: int, seeds: Iterator[int], **base: Any) -> None:
         super().__init__(**base)
-        self._rows, self._columns = units, gates * units
-        self._initializers = kernel_initializer, recurrent_initializer
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        """Makes them for inputs [batch, time, features]."""
-        kernel, recurrent_kernel = self._initializers
-        self.add_weight(shape=(shape[-1], self._columns), initializer=kernel, name="kernel")
-        self.add_weight(shape=(self._rows, self._columns), initializer=recurrent_kernel, name="recurrent_kernel")
-        self.add_weight(shape=(self._columns,), initializer="zeros", name="bias")
+        for name, (shape, initial) in cell.weights(inputs, units).items():
+            drawn = INITIALIZERS.get(initial) if isinstance(initial, str) else None
+            self.add_weight(shape=shape, initializer=drawn(seed=next(seeds)) if drawn else initial, name=name)
+        self.built = True
 
 
 class CharLM(keras.Model):
@@ -50,14 +47,14 @@ class CharLM(keras.Model):
 
     Attributes:
         config: what it was built from.
-        engine: "recurrence" (ours) or "keras" (Keras' layers, which are cuDNN's on a GPU).
+        engine: "recurrence" (derived by hand), "step" (the cell's own step) or "keras" (cuDNN on a GPU).
         precision: of the operands of matrix products: float32, bfloat16 or float16. Weights and state are float32.
     """
 
     def __init__(self, config: ModelConfig, seed: int, engine: str, precision: str, dtype: str) -> None:
         super().__init__(dtype=dtype, name="charlm")
         self.config, self.engine, self.precision = config, engine, precision
-        self.cell = CELLS[config.cell]
+        self.cell = cell_of(config.cell)
         seeds = itertools.count(seed * 1000)
         scale = 1 / math.sqrt(config.features)
         self.embedding = self.add_weight(
@@ -67,18 +64,20 @@ class CharLM(keras.Model):
         )
         self.recurrent_layers = []
         for n in range(config.layers):
-            settings = {
-                "kernel_initializer": keras.initializers.GlorotUniform(seed=next(seeds)),
-                "recurrent_initializer": keras.initializers.Orthogonal(seed=next(seeds)),
-                "dtype": keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
-                "name": f"{config.cell}_{n}",
-            }
-            if config.cell in KERAS_LAYERS:
-                stock = KERAS_LAYERS[config.cell]
-                layer = stock(config.units, return_sequences=True, return_state=True, **settings)
+            inputs, name = config.features if n == 0 else config.units, f"{config.cell}_{n}"
+            if engine == "keras":
+                layer = KERAS_LAYERS[config.cell](
+                    config.units,
+                    return_sequences=True,
+                    return_state=True,
+                    kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                    recurrent_initializer=keras.initializers.Orthogonal(seed=next(seeds)),
+                    dtype=keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
+                    name=name,
+                )
+                layer.build((None, None, inputs))
             else:
-                layer = GateWeights(config.units, self.cell.gates, **settings)
-            layer.build((None, None, config.features if n == 0 else config.units))
+                layer = CellLayer(self.cell, inputs, config.units, seeds, dtype=dtype, name=name)
             self.recurrent_layers.append(layer)
         if not config.tie:
             self.projection = self.add_weight(
@@ -93,7 +92,7 @@ class CharLM(keras.Model):
         """Every weight by the name it has in a checkpoint; recurrent ones are laid out as Keras' layers have them."""
         named = {"embedding": self.embedding}
         for n, layer in enumerate(self.recurrent_layers):
-            for kind, value in zip(Weights._fields, layer.weights, strict=True):
+            for kind, value in zip(self.cell.weights(1, 1), layer.weights, strict=True):
                 named[f"layers.{n}.{kind}"] = value
         if not self.config.tie:
             named["projection"] = self.projection
@@ -110,208 +109,153 @@ class CharLM(keras.Model):
         return tuple(tuple(tf.constant(named[f"state.{n}.{name}"]) for name in self.cell.states) for n in layers)
 
     def initial_state(self, batch: int | Tensor) -> ModelState:
-        """Zeros for `batch` lanes: a tuple over layers of (h,) or (h, c), each [batch, H]."""
+        """Zeros for `batch` lanes: a tuple over layers of the cell's states, each [batch, H]."""
         zeros = tf.zeros((batch, self.config.units), self.compute_dtype)
         return tuple(tuple(zeros for _ in self.cell.states) for _ in self.recurrent_layers)
 
-    def call(
-        self,
-        ids: Tensor,
-        state: ModelState,
-        *,
-        carry: int | None = None,
-        resets: Tensor | None = None,
-        dropout_seed: Tensor | None = None,
-    ) -> tuple[Tensor, ModelState]:
+    def dropout_masks(self, seed: Tensor, lanes: int) -> tuple[Tensor, ...]:
+        """The masks of a window for all its lanes: of the input of each layer, and of the output of the last, [F, B].
+
+        A mask holds for all steps (Gal and Ghahramani 2016, "variational"). None are drawn where the rate is 0.
+        """
+        rate, config = self.config.dropout, self.config
+        if rate == 0:
+            return ()
+        widths = [config.features] + [config.units] * config.layers
+        drawn = (
+            tf.random.stateless_uniform((width, lanes), tf.random.fold_in(seed, place), alg="philox")
+            for place, width in enumerate(widths)
+        )
+        return tuple(tf.cast(d >= rate, self.compute_dtype) / (1 - rate) for d in drawn)
+
+    def call(self, ids: Tensor, state: ModelState, **options: Any) -> tuple[Tensor, ModelState]:
+        """`apply` with the model's own weights."""
+        return self.apply(self.named_weights(), ids, state, **options)
+
+    def apply(self, weights: Weights, ids: Tensor, state: ModelState, **options: Any) -> tuple[Tensor, ModelState]:
         """Runs a window.
 
         Args:
+            weights: tensors by the names of `named_weights`.
             ids: [T, B] int32, T and B known when the graph is built.
             state: before the window.
-            carry: after how many symbols the returned state is taken; the whole window if None. A state from inside
-                the window carries no gradient.
-            resets: [T, B], nonzero where a lane's state is zeroed before the symbol.
-            dropout_seed: [2] integers; dropout is on if given. Every window draws one mask for each lane and place,
-                the same at all its steps (Gal and Ghahramani 2016, "variational").
+            options: as `apply_in_blocks` takes them.
 
         Returns:
             logits of the next symbol [T, B, V], and the state.
         """
-        blocks, state = self.unfold(ids, state, carry=carry, resets=resets, dropout_seed=dropout_seed)
+        blocks, state = self.apply_in_blocks(weights, ids, state, **options)
         return tf.concat(blocks, 0), state
 
-    def unfold(
+    def apply_in_blocks(
         self,
+        weights: Weights,
         ids: Tensor,
         state: ModelState,
         *,
         carry: int | None = None,
         resets: Tensor | None = None,
-        dropout_seed: Tensor | None = None,
+        masks: tuple[Tensor, ...] = (),
     ) -> tuple[Blocks, ModelState]:
-        """`call` with the logits in blocks along the time, each there as soon as its last layer is."""
-        if self.engine == "keras" and resets is None:
-            hidden, state = self._keras_window(ids, state, carry, dropout_seed)
-        else:
-            hidden, state = self._recurrence_window(ids, state, carry, resets, dropout_seed)
-        return tuple(map(self._logits, self._dropped(hidden, self.config.layers, dropout_seed))), state
+        """`apply` with the logits in blocks along the time, each there as soon as its last layer is.
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+        Args:
+            weights, ids, state: as `apply` takes them.
+            carry: after how many symbols the returned state is taken; the whole window if None. A state from inside
+                the window carries no gradient.
+            resets: [T, B] booleans, true where a lane's state is zeroed before the symbol.
+            masks: of `dropout_masks`, for these lanes; no dropout if there are none.
+        """
+        weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
+        by_keras = self.engine == "keras" and resets is None
+        window = self._keras_window if by_keras else self._scanned_window
+        hidden, state = window(weights, ids, state, carry, masks, *(() if by_keras else (resets,)))
+        last = masks[-1] if masks else None
+        return tuple(self._logits(weights, _dropped(block, last)) for block in hidden), state
+
+    def _logits(self, weights: Weights, hidden: Tensor) -> Tensor:
         """[S, H, B] -> [S, B, V]."""
         steps, units, lanes = hidden.shape
         rows = tf.cast(tf.reshape(tf.transpose(hidden, (0, 2, 1)), (-1, units)), self.compute_dtype)
-        return tf.reshape(tf.matmul(rows, self.output_projection()) + self.bias, (steps, lanes, -1))
+        return tf.reshape(tf.matmul(rows, projection_of(weights)) + weights["bias"], (steps, lanes, -1))
 
-    def output_projection(self) -> Tensor:
-        return tf.transpose(self.embedding) if self.config.tie else tf.convert_to_tensor(self.projection)
-
-    def _layer_weights(self, n: int) -> Weights:
-        return Weights(*map(tf.convert_to_tensor, self.recurrent_layers[n].weights))
-
-    def _dropped(self, sequence: Blocks, place: int, seed: Tensor | None) -> Blocks:
-        """A sequence [T, F, B] with one mask over features and lanes."""
-        rate = self.config.dropout
-        if seed is None or rate == 0:
-            return sequence
-        drawn = tf.random.stateless_uniform(sequence[0].shape[1:], tf.random.fold_in(seed, place), alg="philox")
-        mask = tf.cast(drawn >= rate, sequence[0].dtype) / (1 - rate)  # [F, B]
-        return tuple(block * mask for block in sequence)
-
-    def _recurrence_window(
-        self, ids: Tensor, state: ModelState, carry: int | None, resets: Tensor | None, seed: Tensor | None
+    def _scanned_window(
+        self,
+        weights: Weights,
+        ids: Tensor,
+        state: ModelState,
+        carry: int | None,
+        masks: tuple[Tensor, ...],
+        resets: Tensor | None,
     ) -> tuple[Blocks, ModelState]:
-        """Hidden values [T, H, B] and the state, by recurrence.py."""
+        """Hidden values [T, H, B] and the state, by `scan.unroll`."""
         precision = tf.as_dtype(self.compute_dtype if self.precision == "float32" else self.precision)
-        dropping = seed is not None and self.config.dropout > 0
         # One-hot columns times (embedding @ kernel): fewer products than rows of the embedding, where V is small.
-        tabled = self.config.vocabulary <= self.config.features and not dropping
+        tabled = isinstance(self.cell, GatedCell) and self.config.vocabulary <= self.config.features and not masks
         if tabled:
             sequence = tuple(tf.one_hot(s, self.config.vocabulary, axis=1, dtype=precision) for s in in_blocks(ids))
         else:
-            embedding = tf.convert_to_tensor(self.embedding)
+            embedding = weights["embedding"]
             sequence = tuple(tf.transpose(tf.gather(embedding, s), (0, 2, 1)) for s in in_blocks(ids))  # [S, E, B]
         carried = []
         for n, layer_state in enumerate(state):
-            weights = self._layer_weights(n)
+            layer = layer_weights(weights, n)
             if n == 0 and tabled:
-                weights = weights._replace(kernel=tf.matmul(self.embedding, weights.kernel))
+                layer["kernel"] = tf.matmul(weights["embedding"], layer["kernel"])
             sequence, after = unroll(
                 self.cell,
-                self._dropped(sequence, n, seed),
-                weights,
-                tuple(map(tf.transpose, layer_state)),
+                tuple(_dropped(block, masks[n] if masks else None) for block in sequence),
+                layer,
+                layer_state,
                 resets,
                 precision,
                 carry=carry,
                 differentiate_inputs=not (n == 0 and tabled),
             )
-            carried.append(tuple(map(tf.transpose, after)))
+            carried.append(after)
         return sequence, tuple(carried)
 
     def _keras_window(
-        self, ids: Tensor, state: ModelState, carry: int | None, seed: Tensor | None
+        self, weights: Weights, ids: Tensor, state: ModelState, carry: int | None, masks: tuple[Tensor, ...]
     ) -> tuple[Blocks, ModelState]:
         """Hidden values [T, H, B] and the state, by Keras' layers; run twice where the state inside is wanted."""
         length, carried = ids.shape[0], []
         cut = length if carry is None else carry
-        sequence = tf.transpose(tf.gather(tf.convert_to_tensor(self.embedding), ids), (0, 2, 1))  # [T, E, B]
+        sequence = tf.transpose(tf.gather(weights["embedding"], ids), (0, 2, 1))  # [T, E, B]
         for n, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state, strict=True)):
-            (dropped,) = self._dropped((sequence,), n, seed)
-            inputs = tf.transpose(dropped, (2, 0, 1))  # [B, T, E]
-            hidden, *after = layer(inputs[:, :cut], initial_state=list(layer_state))
+            values, others = list(layer_weights(weights, n).values()), layer.non_trainable_variables
+            inputs = tf.transpose(_dropped(sequence, masks[n] if masks else None), (2, 0, 1))  # [B, T, E]
+            (hidden, *after), _ = layer.stateless_call(values, others, inputs[:, :cut], initial_state=list(layer_state))
             kept = tuple(tf.cast(s, self.compute_dtype) for s in after)
             carried.append(kept if carry is None else tuple(map(tf.stop_gradient, kept)))
             if cut < length:
-                rest, *_ = layer(inputs[:, cut:], initial_state=after)
+                (rest, *_), _ = layer.stateless_call(values, others, inputs[:, cut:], initial_state=after)
                 hidden = tf.concat([hidden, rest], 1)
             sequence = tf.transpose(tf.cast(hidden, self.compute_dtype), (1, 2, 0))
         return (sequence,), tuple(carried)
 
 
-class Decoder(NamedTuple):
-    """A model made ready to go one symbol at a time: no loop, no gradient, no dropout; a tree that graphs can take.
-
-    The matrices of products may have rows of zeros below.
-    """
-
-    cell: str
-    table: Tensor  # [V, G], what each symbol adds to the first layer's gates
-    kernels: tuple[Tensor, ...]  # of the layers after the first, transposed, each [G, H]
-    recurrent_kernels: tuple[Tensor, ...]  # of every layer, transposed, each [G, H]
-    biases: tuple[tuple[Tensor, ...], ...]  # of every layer, one or two, each [G, 1]
-    projection: Tensor  # [V, H]
-    bias: Tensor  # [V, 1]
-
-    @classmethod
-    def of(cls, model: CharLM, precision: str | None = None) -> Decoder:
-        """Takes the weights that the model has now; `precision` is of the recurrent layers' products."""
-        dtype = None if precision is None else tf.as_dtype(precision)
-        weights = [model._layer_weights(n) for n in range(model.config.layers)]
-        layers = [Operands.of(w, dtype) for w in weights]
-        return cls(
-            model.cell.name,
-            tf.matmul(model.embedding, weights[0].kernel),
-            tuple(layer.kernel_t for layer in layers[1:]),
-            tuple(layer.recurrent_kernel_t for layer in layers),
-            tuple(layer.biases for layer in layers),
-            tf.transpose(model.output_projection()),
-            model.bias[:, None],
-        )
-
-    def step(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        """One symbol for each row: ids [B] and state (each [B, H]) give logits [B, V] and the state after it."""
-        after = self.read(ids, state)
-        return self.logits(after[-1][0]), after
-
-    def logits(self, outputs: Tensor) -> Tensor:
-        """The logits [B, V] of the last layer's outputs [B, H]."""
-        return _product(self.projection, outputs, self.bias.shape[0], 1) + tf.transpose(self.bias)
-
-    def read(self, ids: Tensor, state: ModelState) -> ModelState:
-        """`step` without the logits."""
-        return self._after(tf.gather(self.table, ids), state, 1)
-
-    def step_columns(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        """`step` with every state as columns, [H, B]."""
-        after = self._after(tf.transpose(tf.gather(self.table, ids)), state, 0)
-        return tf.transpose(_product(self.projection, after[-1][0], self.bias.shape[0], 0) + self.bias), after
-
-    def padded(self, multiple: int) -> Decoder:
-        """The same with rows of zeros below every matrix, to a multiple of so many."""
-
-        def padded(weights: Tensor) -> Tensor:
-            return tf.pad(weights, [[0, -weights.shape[0] % multiple], [0, 0]])
-
-        kernels, recurrent_kernels = tuple(map(padded, self.kernels)), tuple(map(padded, self.recurrent_kernels))
-        return self._replace(kernels=kernels, recurrent_kernels=recurrent_kernels, projection=padded(self.projection))
-
-    def _after(self, projected: Tensor, state: ModelState, axis: int) -> ModelState:
-        """The state after a step; features are along `axis`."""
-        after: list[State] = []
-        gates = self.table.shape[1]
-        for n, (recurrent_kernel, before) in enumerate(zip(self.recurrent_kernels, state, strict=True)):
-            if n:
-                projected = _product(self.kernels[n - 1], after[-1][0], gates, axis)
-            recurrent = _product(recurrent_kernel, before[0], gates, axis)
-            biases = tuple(map(tf.transpose, self.biases[n])) if axis else self.biases[n]
-            after.append(_decoded(self.cell, projected, recurrent, before, biases, axis))
-        return tuple(after)
+def layer_weights(weights: Weights, n: int) -> dict[str, Tensor]:
+    """The weights of one recurrent layer by their names in it."""
+    prefix = f"layers.{n}."
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
 
 
-def _product(weights: Tensor, values: Tensor, features: int, axis: int) -> Tensor:
-    """The first features of a product, which are along `axis`, of values [H, B], or [B, H]."""
-    values = tf.cast(values, weights.dtype)
-    if axis:
-        return tf.matmul(values, weights, transpose_b=True)[:, :features]
-    return tf.matmul(weights, values)[:features]
+def projection_of(weights: Weights) -> Tensor:
+    """[H, V]; the embedding's transpose where the two are tied."""
+    return weights["projection"] if "projection" in weights else tf.transpose(weights["embedding"])
 
 
 @kernel
-def _decoded(
-    cell: str, projected: Tensor, recurrent: Tensor, state: State, biases: tuple[Tensor, ...], axis: int
-) -> State:
-    """The state after one step from the products W'x and U'h, and the state before."""
-    return CELLS[cell].forward(*with_biases(projected, recurrent, biases), state, axis)[0]
+def _dropped_exactly(block: Tensor, mask: Tensor) -> Tensor:
+    return tf.cast(tf.cast(block, mask.dtype) * mask, block.dtype)
+
+
+def _dropped(block: Tensor, mask: Tensor | None) -> Tensor:
+    """Steps [S, F, B] times a mask [F, B] in the mask's precision, for bfloat16 would round its 1/(1 − p)."""
+    if mask is None:
+        return block
+    return block * mask if block.dtype == mask.dtype else _dropped_exactly(block, mask)
 
 
 def build_model(
@@ -323,8 +267,11 @@ def build_model(
         config: with the tokenizer's vocabulary size in it.
         seed: of the initial weights.
         engine: "recurrence" or "keras"; None takes Keras' layers (cuDNN) where there is a GPU and Keras has the cell.
-        precision: of the operands of products.
+            A cell that has no faster path than its own step takes that.
+        precision: of the operands of products; those of a cell's own step are of `dtype`.
         dtype: of weights and state; float64 is for checking gradients.
     """
     chosen = engine or ("keras" if on_gpu() and config.cell in KERAS_LAYERS else "recurrence")
+    if not isinstance(cell_of(config.cell), GatedCell):
+        chosen, precision = "step", "float32"
     return CharLM(config, seed, chosen, precision, dtype)

@@ -28,55 +28,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from charlm.cells import Cell, State, Tensor
+from charlm.cell import GatedCell, State, Tensor
+from charlm.operands import LayerWeights, Operands, product, with_biases
 from charlm.runtime import kernel
 
 STEPS_PER_BLOCK = 4
 
 Blocks: TypeAlias = tuple[Tensor, ...]  # a sequence [T, F, B], cut along its time
-
-
-class Weights(NamedTuple):
-    """One layer's weights in Keras' layout; G is the number of gates times the units."""
-
-    kernel: Tensor  # [E, G]
-    recurrent_kernel: Tensor  # [H, G]
-    bias: Tensor  # [G], GRU: [2, G] (input and recurrent)
-
-
-class Operands(NamedTuple):
-    """A layer's weights made ready for products with columns: cast and transposed once."""
-
-    kernel: Tensor  # [E, G]
-    kernel_t: Tensor  # [G, E]
-    recurrent_kernel: Tensor  # [H, G]
-    recurrent_kernel_t: Tensor  # [G, H]
-    bias: Tensor  # [G, 1]
-    recurrent_bias: Tensor | None  # [G, 1], GRU
-
-    @classmethod
-    def of(cls, weights: Weights, precision: tf.DType | None = None) -> Operands:
-        """Operands of `precision`, or of the weights' own; biases keep the weights'."""
-        kernel, recurrent_kernel = (tf.cast(w, precision or w.dtype) for w in weights[:2])
-        biases = tf.unstack(tf.reshape(weights.bias, (-1, kernel.shape[1], 1)))  # [1 or 2, G, 1]
-        transposed = tf.transpose(kernel), tf.transpose(recurrent_kernel)
-        return cls(
-            kernel, transposed[0], recurrent_kernel, transposed[1], biases[0], biases[1] if len(biases) == 2 else None
-        )
-
-    @property
-    def biases(self) -> tuple[Tensor, ...]:
-        """One, or two where the cell has a recurrent one."""
-        return (self.bias,) if self.recurrent_bias is None else (self.bias, self.recurrent_bias)
-
-    def project(self, inputs: Tensor) -> Tensor:
-        """W'x + b for [E, B]."""
-        return tf.cast(_product(self.kernel_t, inputs), self.bias.dtype) + self.bias
-
-    def recur(self, h: Tensor) -> Tensor:
-        """U'h, with the recurrent bias where the cell has one, for [H, B]."""
-        product = tf.cast(_product(self.recurrent_kernel_t, h), self.bias.dtype)
-        return product if self.recurrent_bias is None else product + self.recurrent_bias
 
 
 class Step(NamedTuple):
@@ -94,7 +52,7 @@ class Window(NamedTuple):
     final: State  # after the last step, each [H, B]
     steps: tuple[tuple[Step, ...], ...]  # of every block
 
-    def state(self, cell: Cell, count: int) -> State:
+    def state(self, cell: GatedCell, count: int) -> State:
         """After `count` steps, each [H, B]."""
         steps = [step for block in self.steps for step in block]
         if count == len(steps):
@@ -106,34 +64,15 @@ class Gradients(NamedTuple):
     """Derivatives of a scalar L with respect to what `forward_window` took."""
 
     inputs: Blocks  # [T, E, B]; none if not asked for
-    weights: Weights
+    weights: LayerWeights
     state: State  # the incoming state's, each [H, B]
     adjoints: State  # if asked for: dL/d the state that each step started from, each [T, H, B]
-
-
-class Unrolled(NamedTuple):
-    """A layer's way through a window."""
-
-    hidden: Blocks  # [T, H, B], of the operands' precision
-    state: State  # each [H, B]
 
 
 def in_blocks(sequence: Tensor) -> Blocks:
     """[T, ...] cut into pieces of `STEPS_PER_BLOCK` steps, the last as long as is left."""
     whole, rest = divmod(sequence.shape[0], STEPS_PER_BLOCK)
     return tuple(tf.split(sequence, [STEPS_PER_BLOCK] * whole + [rest] * (rest > 0)))
-
-
-def _product(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
-    """a @ b in a's precision."""
-    return tf.matmul(a, tf.cast(b, a.dtype), transpose_b=transpose_b)
-
-
-def with_biases(projected: Tensor, recurrent: Tensor, biases: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """The products W'x and U'h, each [G, B], in the biases' precision and with them added."""
-    dtype = biases[0].dtype
-    projected, recurrent = tf.cast(projected, dtype) + biases[0], tf.cast(recurrent, dtype)
-    return projected, recurrent + biases[1] if len(biases) == 2 else recurrent
 
 
 def _side_by_side(steps: Sequence[Tensor]) -> Tensor:
@@ -148,7 +87,7 @@ def _keep(resets: Tensor | None, t: int, state: State) -> State:
     return tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
 
 
-def _state(cell: Cell, operand: Tensor, direct: State, dtype: tf.DType) -> State:
+def _state(cell: GatedCell, operand: Tensor, direct: State, dtype: tf.DType) -> State:
     """The whole state from what a step hands to the next: where h acts through its product alone, the operand is h."""
     named = {"h": tf.cast(operand, dtype), **dict(zip(cell.direct, direct, strict=True))}
     return tuple(named[name] for name in cell.states)
@@ -156,7 +95,7 @@ def _state(cell: Cell, operand: Tensor, direct: State, dtype: tf.DType) -> State
 
 @kernel
 def _forward_step(
-    cell: Cell, projected: Tensor, recurrent: Tensor, operand: Tensor, direct: State, biases: tuple[Tensor, ...]
+    cell: GatedCell, projected: Tensor, recurrent: Tensor, operand: Tensor, direct: State, biases: tuple[Tensor, ...]
 ) -> tuple[State, State, tuple[Tensor, ...]]:
     """One step from the products W'x and U'h and the state before, h as an operand: the same after, and activations.
 
@@ -172,7 +111,7 @@ def _forward_step(
 
 @kernel
 def _backward_step(
-    cell: Cell, d_out: Tensor, d_product: Tensor, d_direct: State, step: Step
+    cell: GatedCell, d_out: Tensor, d_product: Tensor, d_direct: State, step: Step
 ) -> tuple[tuple[Tensor, ...], State]:
     """One step's derivative.
 
@@ -194,7 +133,7 @@ def _backward_step(
     return tuple(tf.cast(d, precision) for d in different), d_direct
 
 
-def _adjoint(cell: Cell, d_product: Tensor, d_direct: State, dtype: tf.DType) -> State:
+def _adjoint(cell: GatedCell, d_product: Tensor, d_direct: State, dtype: tf.DType) -> State:
     """dL/d a step's state through the next step: h's through the product, and what passes directly."""
     direct = dict(zip(cell.direct, d_direct, strict=True))
     h = tf.cast(d_product, dtype)
@@ -204,13 +143,13 @@ def _adjoint(cell: Cell, d_product: Tensor, d_direct: State, dtype: tf.DType) ->
 
 @tf.function(autograph=False)
 def _forward_block(
-    cell: Cell, ready: Operands, inputs: Tensor, resets: Tensor | None, operand: Tensor, direct: State
+    cell: GatedCell, ready: Operands, inputs: Tensor, resets: Tensor | None, operand: Tensor, direct: State
 ) -> tuple[Tensor, Tensor, State, tuple[Step, ...]]:
     """The steps of a block from the state, h as an operand: h after each, the state after the last, what was kept."""
     hidden, steps = [], []
-    for t, projected in enumerate(tf.unstack(_product(ready.kernel_t, inputs))):
+    for t, projected in enumerate(tf.unstack(product(ready.kernel_t, inputs))):
         operand, *before = _keep(resets, t, (operand, *direct))
-        recurrent = _product(ready.recurrent_kernel_t, operand)
+        recurrent = product(ready.recurrent_kernel_t, operand)
         new, direct, activations = _forward_step(cell, projected, recurrent, operand, tuple(before), ready.biases)
         steps.append(Step(operand, tuple(before), activations))
         (operand,) = new or direct
@@ -219,9 +158,9 @@ def _forward_block(
 
 
 def forward_window(
-    cell: Cell,
+    cell: GatedCell,
     inputs: Blocks,
-    weights: Weights,
+    weights: LayerWeights,
     state: State,
     resets: Tensor | None = None,
     precision: tf.DType | None = None,
@@ -245,7 +184,7 @@ def forward_window(
     return Window(tuple(hidden), _state(cell, operand, direct, ready.bias.dtype), tuple(steps))
 
 
-def _direct(cell: Cell, state: State) -> State:
+def _direct(cell: GatedCell, state: State) -> State:
     """The cell's `direct` states out of all."""
     return tuple(s for name, s in zip(cell.states, state, strict=True) if name in cell.direct)
 
@@ -256,7 +195,7 @@ def _resets_in_blocks(resets: Tensor | None, blocks: int) -> tuple[Tensor | None
 
 @tf.function(autograph=False)
 def _backward_block(
-    cell: Cell,
+    cell: GatedCell,
     ready: Operands,
     inputs: Tensor,
     resets: Tensor | None,
@@ -277,7 +216,7 @@ def _backward_block(
     for t, d_out in reversed(list(enumerate(tf.unstack(d_hidden)))):
         step = steps[t]
         d_products, d_direct = _backward_step(cell, d_out, d_product, d_direct, step)
-        d_product, *rest = _keep(resets, t, (_product(ready.recurrent_kernel, d_products[-1]), *d_direct))
+        d_product, *rest = _keep(resets, t, (product(ready.recurrent_kernel, d_products[-1]), *d_direct))
         d_direct = tuple(rest)
         hidden.append(step.operand)
         d_projected.append(d_products[0])
@@ -288,16 +227,16 @@ def _backward_block(
     dx, h = _side_by_side(d_projected), _side_by_side(hidden)  # [., S * B]
     du = dx if d_projected[0] is d_recurrent[0] else _side_by_side(d_recurrent)
     dtype = ready.bias.dtype
-    news = (_product(dx, x, True), _product(du, h, True), *(tf.reduce_sum(tf.cast(d, dtype), 1) for d in (dx, du)))
+    news = (product(dx, x, True), product(du, h, True), *(tf.reduce_sum(tf.cast(d, dtype), 1) for d in (dx, du)))
     sums = tuple(s + tf.cast(new, dtype) for s, new in zip(sums, news, strict=True))
-    d_inputs = _product(ready.kernel, tf.stack(d_projected[::-1])) if with_inputs else None
+    d_inputs = product(ready.kernel, tf.stack(d_projected[::-1])) if with_inputs else None
     return d_product, d_direct, sums, d_inputs, adjoints
 
 
 def backward_window(
-    cell: Cell,
+    cell: GatedCell,
     inputs: Blocks,
-    weights: Weights,
+    weights: LayerWeights,
     window: Window,
     d_hidden: Blocks,
     d_final: State,
@@ -346,34 +285,34 @@ def backward_window(
     d_bias = db if ready.recurrent_bias is None else tf.stack([db, db_recurrent])
     return Gradients(
         tuple(reversed(d_inputs)) if with_inputs else (),
-        Weights(tf.transpose(dw), tf.transpose(du), d_bias),
+        LayerWeights(tf.transpose(dw), tf.transpose(du), d_bias),
         _adjoint(cell, d_product, d_direct, dtype),
         tuple(tf.stack(each[::-1]) for each in zip(*adjoints, strict=True)),
     )
 
 
 def unroll(
-    cell: Cell,
+    cell: GatedCell,
     inputs: Blocks,
-    weights: Weights,
+    weights: LayerWeights,
     state: State,
     resets: Tensor | None = None,
     precision: tf.DType | None = None,
     *,
     carry: int | None = None,
     differentiate_inputs: bool = True,
-) -> Unrolled:
+) -> tuple[Blocks, State]:
     """A layer over a window as one differentiable function; arguments as `forward_window`'s.
 
-    The state that it returns is the one after `carry` steps, which carries no gradient; or the final one, which does,
-    if None. With `differentiate_inputs` false no gradient reaches the inputs, which saves a product where they are
-    one-hot.
+    Returns h after every step, [T, H, B] in blocks, and the state, each [H, B]: the one after `carry` steps, which
+    carries no gradient; or the final one, which does, if None. With `differentiate_inputs` false no gradient reaches
+    the inputs, which saves a product where they are one-hot.
     """
-    blocks, states = len(inputs), len(state)
+    blocks = len(inputs)
 
     @tf.custom_gradient
     def run(*flat: Tensor) -> tuple[Any, Any]:
-        inputs, weights, state = flat[:blocks], Weights(*flat[blocks : blocks + 3]), flat[blocks + 3 :]
+        inputs, weights, state = flat[:blocks], LayerWeights(*flat[blocks : blocks + 3]), flat[blocks + 3 :]
         window = forward_window(cell, inputs, weights, state, resets, precision)
         carried = window.final if carry is None else window.state(cell, carry)
 
@@ -396,4 +335,4 @@ def unroll(
         return (*window.hidden, *carried), gradient
 
     outputs = run(*inputs, *weights, *state)
-    return Unrolled(outputs[:blocks], outputs[blocks : blocks + states])
+    return outputs[:blocks], outputs[blocks:]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from charlm.cells import Tensor
+from charlm.cell import Tensor
 from charlm.config import SampleConfig
 from charlm.runtime import compiled_by_xla
 

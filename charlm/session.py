@@ -20,7 +20,7 @@ from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import left_by_system
 from charlm.runtime import cores, gpu_present, lane_groups, native_bfloat16
-from charlm.streams import Lanes
+from charlm.windows import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
 FREE = {*LENGTHS, "evaluate_every", "save_every", "patience"}

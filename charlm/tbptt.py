@@ -11,16 +11,17 @@ but rounding.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from charlm.cells import Tensor
+from charlm.cell import Tensor
 from charlm.config import TrainConfig
 from charlm.model import CharLM, ModelState
-from charlm.recurrence import Blocks
 from charlm.runtime import kernel
+from charlm.windows import Window
 
 
 class Update(NamedTuple):
@@ -80,34 +81,31 @@ class Trainer:
         self.model, self.config, self.groups = model, config, groups
         self.optimizer = build_optimizer(config, model)
 
-    def __call__(self, x: Any, y: Any, state: ModelState, scored: int, learning_rate: float, seed: Any) -> Update:
+    def __call__(self, window: Window, state: ModelState, learning_rate: float, seed: Any) -> Update:
         """One update.
 
         Args:
-            x, y: [k2, B] ids and their successors.
-            state: at the window's start.
-            scored: how many of the newest losses count: k1, or k2 in an epoch's first window.
+            window: the symbols, of as many lanes as the state.
+            state: before the window.
             learning_rate: of this update.
             seed: [2] integers for this update's dropout masks.
         """
         self.optimizer.learning_rate = learning_rate
-        return self._train(tf.constant(x), tf.constant(y), state, tf.constant(seed), tf.constant(scored))
+        return self._train(_tensors(window), state, tf.constant(seed), _resets_inside(window))
 
     @tf.function(autograph=False)
-    def _train(self, x: Tensor, y: Tensor, state: ModelState, seed: Tensor, scored: Tensor) -> Update:
-        k2, lanes = x.shape
+    def _train(self, window: Window, state: ModelState, seed: Tensor, resets_inside: bool) -> Update:
+        weights = self.model.named_weights()
         variables = self.model.trainable_variables
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         scale = tf.identity(self.optimizer.dynamic_scale) if scaled else 1.0
-        counted = tf.broadcast_to((tf.range(k2) >= k2 - scored)[:, None], (k2, lanes))
-        parts = []
-        for g, (x_g, y_g, counted_g, state_g) in enumerate(_grouped(self.groups, (x, y, counted), state)):
+        masks, parts = self.model.dropout_masks(seed, window.x.shape[1]), []
+        scored = tf.cast(tf.maximum(tf.math.count_nonzero(window.loss_mask), 1), self.model.compute_dtype)
+        for group in _grouped(self.groups, window, masks, state):
             with tf.GradientTape() as tape:
-                logits, after = self.model.unfold(
-                    x_g, state_g, carry=self.config.k1, dropout_seed=tf.random.fold_in(seed, g)
-                )
-                nats_sum = _counted_nats(logits, y_g, counted_g)
-                loss = nats_sum * scale / tf.cast(scored * lanes, nats_sum.dtype)
+                found, after = _nats(self.model, weights, *group, resets_inside, self.config.k1)
+                nats_sum = tf.reduce_sum(found)
+                loss = nats_sum * scale / scored
             parts.append((nats_sum, tape.gradient(loss, variables), after))
         sums, gradients, after = zip(*parts, strict=True)
         total = [tf.add_n(list(map(tf.convert_to_tensor, g))) for g in zip(*gradients, strict=True)]
@@ -124,57 +122,73 @@ class Evaluator:
     def __init__(self, model: CharLM, groups: int) -> None:
         self.model, self.groups = model, groups
 
-    def __call__(self, x: Any, y: Any, counted: Any, cleared: Any, state: ModelState) -> tuple[Tensor, ModelState]:
-        """The nats of the counted symbols, summed, and the state after the window.
-
-        Args:
-            x, y: [T, B] ids and their successors.
-            counted: [T, B] booleans.
-            cleared: [B] booleans, the lanes whose state is zeroed first.
-            state: before the window.
-        """
-        return self._evaluate(*map(tf.constant, (x, y, counted, cleared)), state)
+    def __call__(self, window: Window, state: ModelState) -> tuple[Tensor, ModelState]:
+        """The nats of every symbol [T, B], 0 where it does not count, and the state after the window."""
+        return self._evaluate(_tensors(window), state, _resets_inside(window))
 
     @tf.function(autograph=False)
-    def _evaluate(
-        self, x: Tensor, y: Tensor, counted: Tensor, cleared: Tensor, state: ModelState
-    ) -> tuple[Tensor, ModelState]:
-        state = tf.nest.map_structure(lambda s: tf.where(cleared[:, None], tf.zeros_like(s), s), state)
-        sums, states = [], []
-        for x_g, y_g, counted_g, state_g in _grouped(self.groups, (x, y, counted), state):
-            logits, after = self.model.unfold(x_g, state_g)
-            sums.append(_counted_nats(logits, y_g, counted_g))
-            states.append(after)
-        return tf.add_n(sums), _joined(states)
+    def _evaluate(self, window: Window, state: ModelState, resets_inside: bool) -> tuple[Tensor, ModelState]:
+        weights = self.model.named_weights()
+        groups = _grouped(self.groups, window, (), state)
+        found, states = zip(*(_nats(self.model, weights, *group, resets_inside) for group in groups), strict=True)
+        return tf.concat(found, 1), _joined(list(states))
 
 
-def _counted_nats(logits: Blocks, y: Tensor, counted: Tensor) -> Tensor:
-    """The nats of the symbols y [T, B] that are counted, summed; logits [T, B, V] in blocks along the time."""
-    sizes = [block.shape[0] for block in logits]
-    blocks = zip(logits, tf.split(y, sizes), tf.split(counted, sizes), strict=True)
-    return tf.add_n([_nats_of_block(*block) for block in blocks])
+def _tensors(window: Window) -> Window:
+    return Window(*map(tf.constant, window))
+
+
+def _resets_inside(window: Window) -> bool:
+    """Whether a state is zeroed after the first step; a graph that does not need to is faster."""
+    return bool(window.reset_mask[1:].any())
+
+
+def _nats(
+    model: CharLM,
+    weights: Mapping[str, Any],
+    window: Window,
+    masks: tuple[Tensor, ...],
+    state: ModelState,
+    resets_inside: bool,
+    carry: int | None = None,
+) -> tuple[Tensor, ModelState]:
+    """The nats of every symbol [T, B], 0 where it does not count; and the state after `carry` steps, or all."""
+    first = window.reset_mask[0][:, None]
+    state = tf.nest.map_structure(lambda s: tf.where(first, tf.zeros_like(s), s), state)
+    resets = window.reset_mask if resets_inside else None
+    logits, after = model.apply_in_blocks(weights, window.x, state, carry=carry, resets=resets, masks=masks)
+    targets = tf.split(window.y, [block.shape[0] for block in logits])
+    found = tf.concat([_nats_of_block(*block) for block in zip(logits, targets, strict=True)], 0)
+    return tf.where(window.loss_mask, found, tf.zeros_like(found)), after
 
 
 @tf.custom_gradient
-def _nats_of_block(logits: Tensor, y: Tensor, counted: Tensor) -> tuple[Tensor, Any]:
-    nats_sum, d_logits = _nats_and_derivative(logits, y, counted)
-    return nats_sum, lambda upstream: (upstream * d_logits, None, None)
+def _nats_of_block(logits: Tensor, y: Tensor) -> tuple[Tensor, Any]:
+    found, d_logits = _nats_and_derivative(logits, y)
+    return found, lambda upstream: (upstream[..., None] * d_logits, None)
 
 
 @kernel
-def _nats_and_derivative(logits: Tensor, y: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+def _nats_and_derivative(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The nats [S, B] for logits [S, B, V], and dL/d logits where dL/d nats is 1."""
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        nats_sum = tf.reduce_sum(tf.where(counted, nats(logits, y), 0.0))
-    return nats_sum, tape.gradient(nats_sum, logits)
+        found = nats(logits, y)
+    return found, tape.gradient(found, logits)
 
 
-def _grouped(groups: int, sequences: tuple[Tensor, ...], state: ModelState) -> list[tuple[Any, ...]]:
-    """Every group's share of the lanes of each sequence [T, B] and of the state; one group if they do not divide."""
-    groups = groups if sequences[0].shape[1] % groups == 0 else 1
-    cut = [tf.split(sequence, groups, 1) for sequence in sequences]
-    states = [tf.split(s, groups, 0) for s in tf.nest.flatten(state)]
-    return [(*(c[g] for c in cut), tf.nest.pack_sequence_as(state, [s[g] for s in states])) for g in range(groups)]
+def _grouped(
+    groups: int, window: Window, masks: tuple[Tensor, ...], state: ModelState
+) -> list[tuple[Window, tuple[Tensor, ...], ModelState]]:
+    """Every group's share of the lanes; one group if they do not divide."""
+    groups = groups if window.x.shape[1] % groups == 0 else 1
+    by_lane = [tf.split(tensor, groups, 1) for tensor in (*window, *masks)]
+    rows = [tf.split(s, groups, 0) for s in tf.nest.flatten(state)]
+    shares = []
+    for g in range(groups):
+        lanes, own = [cut[g] for cut in by_lane], [cut[g] for cut in rows]
+        shares.append((Window(*lanes[:4]), tuple(lanes[4:]), tf.nest.pack_sequence_as(state, own)))
+    return shares
 
 
 def _joined(states: list[ModelState]) -> ModelState:

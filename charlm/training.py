@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign, to_arrays
-from charlm.errors import DivergedError, named
+from charlm.errors import DivergedError, UsageError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
 from charlm.model import build_model
 from charlm.progress import Progress
 from charlm.runtime import choose_precision, onednn, threads
 from charlm.score import Score
 from charlm.session import Session
-from charlm.streams import Cursor, Window
 from charlm.tbptt import Trainer, Update, scheduled_rate
 from charlm.time_budget import EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
+from charlm.windows import Cursor, Window
 
 TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
@@ -52,8 +52,11 @@ class Training:
         self.stop = stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
-        precision = choose_precision(train.precision)
-        self.model = build_model(self.config.model, seed=train.seed, precision=precision)
+        self.model = build_model(self.config.model, seed=train.seed, precision=choose_precision(train.precision))
+        precision = self.model.precision
+        if train.precision not in ("auto", precision):
+            cell = f"the cell {self.config.model.cell} computes in {precision}"
+            raise UsageError(f"{named('train.precision')} {train.precision}: {cell}")
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
         self.at = Progress(groups=session.groups, precision=precision, threads=threads(), onednn=onednn())
@@ -220,13 +223,11 @@ class Training:
     def _update(self) -> Stepped:
         start = time.monotonic()
         train = self.config.train
-        if self.cursor.window == 0:
-            self.state = self.model.initial_state(train.lanes)
         window, rate = self.ahead or self.lanes.window(self.cursor), scheduled_rate(train, self.at.step, self._total)
         update = self._applied(window, rate)
         after = self.lanes.after(self.cursor)
         self.ahead = self.lanes.window(after)  # while a GPU computes
-        scored = window.scored * train.lanes
+        scored = max(1, int(window.loss_mask.sum()))
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
         if self.budget:
             self.budget.updated(time.monotonic() - start)
@@ -245,7 +246,7 @@ class Training:
 
     def _applied(self, window: Window, rate: float) -> Update:
         seed = self.config.train.seed, self.at.step
-        return self.trainer(window.x, window.y, self.state, window.scored, rate, seed)
+        return self.trainer(window, self.state, rate, seed)
 
     def _check_finite(self, step: int, **values: float) -> None:
         if all(map(math.isfinite, values.values())):

@@ -13,8 +13,8 @@ from charlm.evaluation import score_ids
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import CharLM
 from charlm.score import Score
-from charlm.streams import Ids
 from charlm.tbptt import Evaluator
+from charlm.windows import Ids
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
 PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
+from charlm.cells import CELL_NAMES
 from charlm.config import ModelConfig, TrainConfig
 
 FILE = Path(__file__).with_suffix(".json")
 UPDATES, LANES, WINDOW, VOCABULARY = 60, 4, 12, 13
-CELLS = "lstm", "gru", "rnn"
 STRIDES = {"stride of the window": WINDOW, "stride of 5": 5}
 DROPOUTS = {"no dropout": 0.0, "dropout 0.3": 0.3}
 CURVES = {
     ", ".join((cell, stride, dropout)): (cell, STRIDES[stride], DROPOUTS[dropout])
-    for cell, stride, dropout in itertools.product(CELLS, STRIDES, DROPOUTS)
+    for cell, stride, dropout in itertools.product(CELL_NAMES, STRIDES, DROPOUTS)
 }
 
 
 def losses(cell: str, stride: int, dropout: float) -> list[float]:
     """Nats per scored symbol of each update of a training in float64, from the first: two layers of 16 units, AdamW."""
     from charlm.model import build_model
-    from charlm.streams import Cursor, Lanes
     from charlm.tbptt import Trainer
+    from charlm.windows import Cursor, Lanes
 
     # Each symbol follows from the one before and its own place; one in ten is drawn.
     rng, ids = np.random.default_rng(7), [1]
@@ -37,12 +37,11 @@ def losses(cell: str, stride: int, dropout: float) -> list[float]:
     model = build_model(network, dtype="float64")
     trainer = Trainer(model, TrainConfig(bptt=WINDOW, stride=stride, lanes=LANES), groups=1)
     windows, cursor, found = Lanes(np.array(ids), LANES, WINDOW, stride, 1), Cursor(), []
+    state = model.initial_state(LANES)
     for update in range(UPDATES):
-        if cursor.window == 0:
-            state = model.initial_state(LANES)
         window = windows.window(cursor)
-        made = trainer(window.x, window.y, state, window.scored, 0.02, (1, update))
-        found.append(float(made.nats_sum) / (window.scored * LANES))
+        made = trainer(window, state, 0.02, (1, update))
+        found.append(float(made.nats_sum) / window.loss_mask.sum())
         cursor, state = windows.after(cursor), made.state
     return found
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from charlm.api import load
-from charlm.cells import CELLS
+from charlm.cells import CELL_NAMES, cell_of
 from charlm.checkpoint import Run, to_arrays
 from charlm.cli import as_typed, cli
 from charlm.config import Config, ModelConfig
@@ -28,7 +28,8 @@ TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 �
 TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
 NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["py_mini_racer"]}
 KINDS = {"length": np.int32, "temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "seed": np.int32}
-every_cell = pytest.mark.parametrize("cell", CELLS)
+every_cell = pytest.mark.parametrize("cell", CELL_NAMES)
+stock_cell = pytest.mark.parametrize("cell", STOCK_CELLS)  # tests/test_cells.py has the others
 
 
 def language_model(folder, cell="lstm", tokenizer="char", **settings):
@@ -67,7 +68,7 @@ def sampling(rows, **settings):
 def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
-    if cell not in (FORMATS[name].cells or CELLS):
+    if cell not in (FORMATS[name].cells or CELL_NAMES):
         pytest.skip(f"{name} has nothing for it")
     suffix = FORMATS[name].suffix
     out = tmp_path / f"out{suffix or ''}"
@@ -83,7 +84,7 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", FORMATS["savedmodel"].tokenizers)
-@every_cell
+@stock_cell
 def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
     model = language_model(tmp_path, cell, tokenizer)
     savedmodel.write(model, tmp_path / "out")
@@ -134,14 +135,14 @@ def test_a_savedmodel_scores_texts_as_the_model_does(tokenizer, tmp_path):
         assert found["nats_per_symbol"][n] == pytest.approx(nats / max(1, len(ids) - 1), rel=1e-5)
 
 
-@every_cell
+@stock_cell
 def test_a_savedmodels_state_goes_in_and_comes_out(cell, tmp_path):
     model = language_model(tmp_path, cell)
     savedmodel.write(model, tmp_path / "out")
     call = signatures(tmp_path / "out")
     ids = np.random.default_rng(0).integers(1, model.tokenizer.vocabulary, (3, 9)).astype(np.int32)
     zeros = call("initial_state", batch=3)["state"]
-    assert zeros.shape == (3, 2, len(CELLS[cell].states), 24)
+    assert zeros.shape == (3, 2, len(cell_of(cell).states), 24)
     whole = call("prefill", ids=ids, state=zeros)
     parts = call("prefill", ids=ids[:, :5], state=zeros)
     for t in range(5, 9):
@@ -374,7 +375,7 @@ OF_KERAS_3_0 = {
 }
 
 
-@every_cell
+@stock_cell
 def test_an_older_keras_finds_nothing_in_a_file_that_it_does_not_know(cell, tmp_path):
     path = tmp_path / "old.keras"
     keras_file.write(language_model(tmp_path, cell, layers=2), path)

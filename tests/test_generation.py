@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.api import load
-from charlm.cells import CELLS
+from charlm.cells import CELL_NAMES
 from charlm.checkpoint import Run, to_arrays
 from charlm.config import Config, ModelConfig, SampleConfig
+from charlm.decoder import decoder_of
 from charlm.errors import UsageError
-from charlm.generation import ADVANCE, LONGEST_CHUNK, Generator, stream_text
-from charlm.model import Decoder, build_model
+from charlm.generation import DECODE, LONGEST_CHUNK, Generator, stream_text
+from charlm.model import build_model
 from charlm.sampling import RECENT, draw, restrict, settings_of
 from charlm.tokenizers import TOKENIZERS
 
@@ -80,11 +81,11 @@ def written(generator, name, prompt="a", seed=1, **config):
     return pieces, samples
 
 
-def random_model(cell="gru", vocabulary=13, seed=3):
+def random_model(cell="gru", vocabulary=13, seed=3, scale=3.0):
     """Untrained, with weights so large that it does not settle on a symbol."""
     model = build_model(ModelConfig(cell=cell, layers=2, units=16, vocabulary=vocabulary), seed=seed)
     for weight in model.weights:
-        weight.assign(weight * 3)
+        weight.assign(weight * scale)
     return model
 
 
@@ -107,7 +108,7 @@ def ids_and_nats(generator, prompt, length, seeds):
 # ---- what is drawn
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_greedy_is_the_argmax_of_the_window_forward(cell):
     model, prompt = random_model(cell), [1, 5, 2]
     ids, _ = ids_and_nats(Generator(model, SampleConfig(**GREEDY), np.array([0, 4])), prompt, 70, [1])
@@ -117,9 +118,10 @@ def test_greedy_is_the_argmax_of_the_window_forward(cell):
     assert (logits[range(70), ids[:, 0]] > logits.max(-1) - 1e-4).all()
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_nats_are_the_models_own_before_any_sampler(cell):
-    model, prompt = random_model(cell), [3, 0, 7, 7]
+    chaotic = cell in ("mlstm", "mogrifier")  # and make much of a rounding, where weights are large
+    model, prompt = random_model(cell, scale=1.5 if chaotic else 3.0), [3, 0, 7, 7]
     config = SampleConfig(temperature=0.5, top_k=5, repetition_penalty=1.3)
     ids, nats = ids_and_nats(Generator(model, config, np.array([0, 4])), prompt, 75, [1, 2])
     for row in range(2):
@@ -141,7 +143,7 @@ def test_bfloat16_operands_stay_near_and_write_one_text_for_a_seed():
     assert 0 < np.abs(nats[0] - exact_nats[0]).max() < 0.1
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_rows_in_groups_are_the_same_rows(cell):
     model = build_model(ModelConfig(cell=cell, layers=2, units=24, vocabulary=11), seed=3)
     config = SampleConfig(temperature=0.9, top_k=7)
@@ -151,8 +153,8 @@ def test_rows_in_groups_are_the_same_rows(cell):
     found = []
     for groups in (1, 3):
         rows = generator.start(3, 6)
-        at = Decoder.of(model, "float32"), rows, tf.constant(20), forced, tf.range(6), generator.settings
-        drawn, after = ADVANCE["bfloat16"](*at, generator._blocked, groups)
+        at = decoder_of(model, "float32", columns=True), rows, tf.constant(20), forced, tf.range(6), generator.settings
+        drawn, after = DECODE["bfloat16"](*at, generator._blocked, groups)
         found.append((drawn.ids[:20].numpy(), drawn.nats[:20].numpy(), after))
     assert (found[0][0] == found[1][0]).all()
     assert len({tuple(row) for row in found[0][0].T}) == 6

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from charlm.cells import CELLS
-from charlm.config import CELL_NAMES, ModelConfig
-from charlm.model import KERAS_LAYERS, Decoder, build_model
+from charlm.cells import CELL_NAMES, cell_of
+from charlm.config import ModelConfig
+from charlm.decoder import decoder_of
+from charlm.model import KERAS_LAYERS, _dropped, build_model
 
 IDS = tf.constant(np.random.default_rng(0).integers(0, 11, (21, 3)), tf.int32)
-each_cell = pytest.mark.parametrize("cell", CELLS)
+each_cell = pytest.mark.parametrize("cell", CELL_NAMES)
 each_stock_cell = pytest.mark.parametrize("cell", KERAS_LAYERS)
 
 
@@ -22,8 +23,9 @@ def apart(a, b):
     return max(np.abs(p - q).max() for p, q in zip(tf.nest.flatten(a), tf.nest.flatten(b), strict=True))
 
 
-def test_every_cell_has_its_name_in_the_configuration():
-    assert tuple(CELLS) == CELL_NAMES
+@each_cell
+def test_every_cell_is_called_as_its_module_is(cell):
+    assert cell_of(cell).name == cell
 
 
 @each_stock_cell
@@ -32,7 +34,7 @@ def test_every_cell_has_its_name_in_the_configuration():
 def test_engines_agree(cell, carry, options):
     seed = tf.constant([3, 4])
     outputs = [
-        model(IDS, model.initial_state(3), carry=carry, dropout_seed=seed)
+        model.apply(model.named_weights(), IDS, model.initial_state(3), carry=carry, masks=model.dropout_masks(seed, 3))
         for model in (make(cell, engine, **options) for engine in ("recurrence", "keras"))
     ]
     assert apart(*outputs) < 1e-13
@@ -44,7 +46,7 @@ def test_engines_have_the_same_gradient(cell):
     for engine in ("recurrence", "keras"):
         model = make(cell, engine, dropout=0.3)
         with tf.GradientTape() as tape:
-            logits, _ = model(IDS, model.initial_state(3), dropout_seed=tf.constant([1, 2]))
+            logits, _ = model(IDS, model.initial_state(3), masks=model.dropout_masks(tf.constant([1, 2]), 3))
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(IDS, logits))
         found.append([tf.convert_to_tensor(g) for g in tape.gradient(loss, list(model.named_weights().values()))])
     assert apart(*found) < 1e-13
@@ -88,11 +90,13 @@ def test_recurrent_weights_interchange_with_keras(cell):
 def test_one_symbol_at_a_time_is_the_window(cell):
     model = make(cell)
     logits, state = model(IDS, model.initial_state(3))
-    decoder, stepped = Decoder.of(model), model.initial_state(3)
-    for t in range(21):
-        last, stepped = decoder.step(IDS[t], stepped)
-        assert apart(last, logits[t]) < 1e-13
-    assert apart(state, stepped) < 1e-13
+    for columns in (False, True):
+        decoder = decoder_of(model, columns=columns)
+        stepped = decoder.enter(model.initial_state(3))
+        for t in range(21):
+            stepped = decoder.read(IDS[t], stepped)
+            assert apart(decoder.logits(stepped), logits[t]) < 1e-13
+        assert apart(state, decoder.leave(stepped)) < 1e-13
 
 
 @each_cell
@@ -115,7 +119,8 @@ def test_dropout_has_one_mask_for_a_window_and_another_for_the_next(cell):
     ones = tf.ones((7, 24, 3), tf.float64)
 
     def dropped(place, seed):
-        return tf.concat(model._dropped((ones[:4], ones[4:]), place, tf.constant(seed)), 0).numpy()
+        mask = model.dropout_masks(tf.constant(seed), 3)[place]
+        return tf.concat([_dropped(ones[:4], mask), _dropped(ones[4:], mask)], 0).numpy()
 
     a = dropped(0, [1, 2])
     assert (a == a[:1]).all()
@@ -123,7 +128,7 @@ def test_dropout_has_one_mask_for_a_window_and_another_for_the_next(cell):
     assert (dropped(0, [1, 3]) != a).any()
     assert (dropped(1, [1, 2]) != a).any()
     assert (a[0, :, 0] != a[0, :, 1]).any()
-    with_masks, _ = model(IDS, model.initial_state(3), dropout_seed=tf.constant([1, 2]))
+    with_masks, _ = model(IDS, model.initial_state(3), masks=model.dropout_masks(tf.constant([1, 2]), 3))
     without, _ = model(IDS, model.initial_state(3))
     assert apart(with_masks, without) > 1e-3
 

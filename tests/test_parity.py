@@ -5,7 +5,7 @@ import pytest
 import reference
 from test_export import NEEDS, language_model
 
-from charlm.cells import CELLS
+from charlm.cells import cell_of
 from charlm.export import FORMATS, format_of
 from charlm.export.parity import BOUND, Parity, Played, Reference, Script, compared
 from charlm.export.probe import play as played
@@ -14,7 +14,7 @@ ULP = 2.0**-23
 SCRIPT = Script(np.random.default_rng(3).integers(1, 39, 200).tolist(), 50, [0])
 
 
-@pytest.fixture(scope="module", params=CELLS)
+@pytest.fixture(scope="module", params=reference.LAYERS)
 def model(request, tmp_path_factory):
     return language_model(tmp_path_factory.mktemp("parity"), request.param)
 
@@ -33,7 +33,7 @@ def numpys(model, ulps=0, dtype=np.float32, carries=True):
     """Plays a model in NumPy whose states are wrong by up to so many units in the last place."""
     chance, cell = np.random.default_rng(7), model.config.model.cell
     weights = {name: weight.numpy().astype(dtype) for name, weight in model.model.named_weights().items()}
-    zeros = [tuple(np.zeros((1, 24), dtype) for _ in CELLS[cell].states) for _ in range(2)]
+    zeros = [tuple(np.zeros((1, 24), dtype) for _ in cell_of(cell).states) for _ in range(2)]
 
     @np.errstate(over="ignore")  # of the sigmoid's exponential
     def step(ids, state):

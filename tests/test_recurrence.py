@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 from reference import LAYERS
 
-from charlm.cells import CELLS
+from charlm.cells import cell_of
 from charlm.model import KERAS_LAYERS
-from charlm.recurrence import STEPS_PER_BLOCK, Operands, Weights, backward_window, forward_window, in_blocks, unroll
+from charlm.operands import LayerWeights
+from charlm.recurrence import STEPS_PER_BLOCK, backward_window, forward_window, in_blocks, unroll
 
 B, E, H = 3, 4, 5
 SHORT, LONG = 6, 4 * STEPS_PER_BLOCK + 5
@@ -18,9 +19,9 @@ PYTORCH_GATES = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "rnn": (0,)}
 
 
 def weights_of(cell, inputs, rng):
-    gates = CELLS[cell].gates * H
+    gates = cell_of(cell).gates * H
     bias = (2, gates) if cell == "gru" else (gates,)
-    return Weights(*(tf.constant(rng.normal(0, 0.5, s)) for s in ((inputs, gates), (H, gates), bias)))
+    return LayerWeights(*(tf.constant(rng.normal(0, 0.5, s)) for s in ((inputs, gates), (H, gates), bias)))
 
 
 class Stack:
@@ -28,7 +29,7 @@ class Stack:
 
     def __init__(self, cell, layers, length, seed=0):
         rng = np.random.default_rng(seed)
-        self.cell, self.length = CELLS[cell], length
+        self.cell, self.length = cell_of(cell), length
         self.x = tf.constant(rng.normal(size=(length, E, B)))
         self.weights = [weights_of(cell, E if n == 0 else H, rng) for n in range(layers)]
         names = self.cell.states
@@ -50,16 +51,16 @@ class Stack:
 
 
 def ours(cell, x, weights, state, resets=None, precision=None):
-    run = unroll(cell, in_blocks(x), weights, state, resets, precision)
-    return tf.concat(run.hidden, 0), run.state
+    hidden, state = unroll(cell, in_blocks(x), weights, state, resets, precision)
+    return tf.concat(hidden, 0), state
 
 
 def unrolled_by_autodiff(cell, x, weights, state, resets):
-    hidden, ready = [], Operands.of(weights)
+    hidden, tree = [], weights._asdict()
     for t in range(x.shape[0]):
         if resets is not None:
             state = tuple(s * (1 - tf.cast(resets[t], s.dtype)) for s in state)
-        state, _ = cell.forward(ready.project(x[t]), ready.recur(state[0]), state)
+        state = tuple(map(tf.transpose, cell.step(tree, tf.transpose(x[t]), tuple(map(tf.transpose, state)))))
         hidden.append(state[0])
     return tf.stack(hidden), state
 
@@ -83,7 +84,7 @@ def some_resets(length, seed=1):
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", LAYERS)
 class TestGradient:
     def test_finite_differences(self, cell, layers, errors):
         stack = Stack(cell, layers, SHORT)
@@ -126,7 +127,7 @@ class TestGradient:
         assert errors("k1 < k2", cell, layers, relative(found, gradients(stack, unrolled_by_autodiff))) < 1e-11
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", LAYERS)
 class TestForward:
     @pytest.mark.parametrize("length", [1, STEPS_PER_BLOCK, LONG])
     def test_numpy_reference(self, cell, length, errors):
@@ -163,7 +164,7 @@ class TestForward:
 
         def rows(w):
             return torch.tensor(
-                np.concatenate([np.split(w, CELLS[cell].gates, -1)[n] for n in PYTORCH_GATES[cell]], -1).T.copy()
+                np.concatenate([np.split(w, cell_of(cell).gates, -1)[n] for n in PYTORCH_GATES[cell]], -1).T.copy()
             )
 
         layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell](E, H).double()
@@ -195,7 +196,7 @@ class TestForward:
             _, state = ours(stack.cell, stack.x[:carry], *at[1:])
             with tf.GradientTape() as tape:
                 tape.watch(at)
-                carried = unroll(stack.cell, *at, carry=carry).state
+                _, carried = unroll(stack.cell, *at, carry=carry)
                 total = sum(map(tf.reduce_sum, carried))
             assert relative(carried, state) < 1e-14
             gradient = tape.gradient(total, at, unconnected_gradients="zero")
@@ -215,7 +216,7 @@ class TestForward:
         assert np.abs(a[20:, :, 0] - b[20:, :, 0]).max() > 1e-6
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", LAYERS)
 def test_adjoints_are_the_gradients_of_every_windows_start(cell, errors):
     """dL/d the state that step t started from is the incoming state's gradient of the window that begins at t."""
     stack = Stack(cell, 1, LONG)
@@ -234,7 +235,7 @@ def test_adjoints_are_the_gradients_of_every_windows_start(cell, errors):
         assert errors("state gradient at every step", cell, 1, error) < 1e-11
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", LAYERS)
 def test_bfloat16_operands(cell, errors):
     """Operands have 8 significant bits, sums and state are float32: gradients stay within 5 % of float32's."""
     stack = Stack(cell, 2, LONG)

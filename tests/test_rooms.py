@@ -10,14 +10,17 @@ import pytest
 import charlm
 
 FLOORS = [
-    {"errors"},
-    {"settings"},
+    {"errors", "cell"},
+    {"settings", "cells"},
     {"config", "corpora", "files", "interrupts", "reading", "runtime", "score", "time_budget"},
-    {"sources", "tokenizers", "streams", "cells", "events"},
+    {"sources", "tokenizers", "windows", "events", "operands"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
-    {"model", "dataset"},
-    {"tbptt", "generation", "session"},
+    {"scan", "dataset"},
+    {"model"},
+    {"tbptt", "decoder", "session"},
+    {"decoding"},
+    {"generation"},
     {"evaluation", "progress"},
     {"validation"},
     {"training"},
@@ -41,7 +44,7 @@ LIGHT = [
     "corpus",
     "corpora",
     "tokenizers",
-    "streams",
+    "windows",
     "idcache",
     "dataset",
 ]

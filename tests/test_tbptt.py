@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from charlm.cells import CELLS
+from charlm.cells import CELL_NAMES
 from charlm.config import ModelConfig, TrainConfig
-from charlm.model import Decoder, build_model
-from charlm.streams import Cursor, Lanes
+from charlm.decoder import decoder_of
+from charlm.model import build_model
 from charlm.tbptt import Evaluator, Trainer, nats, scheduled_rate
+from charlm.windows import Cursor, Lanes, Window
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 13, 2000)
@@ -23,13 +24,13 @@ def trained(cell="lstm", groups=1, updates=4, dropout=0.0, lanes=4, k2=12, k1=5,
     cursor, state, log = Cursor(), model.initial_state(lanes), []
     for n in range(updates):
         w = windows.window(cursor)
-        update = trainer(w.x, w.y, state, w.scored, rate, (1, n))
+        update = trainer(w, state, rate, (1, n))
         log.append((float(update.nats_sum), float(update.gradient_norm)))
         cursor, state = windows.after(cursor), update.state
     return model, state, log
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_bptt_is_autodiff_with_the_gradient_cut_at_the_windows_start(cell):
     """Written out symbol by symbol, state cut where each window starts; gradient, loss and carried state agree."""
     k2, k1, lanes = 12, 5, 4
@@ -40,13 +41,14 @@ def test_bptt_is_autodiff_with_the_gradient_cut_at_the_windows_start(cell):
     for n in range(4):
         w = windows.window(Cursor(0, n))
         with tf.GradientTape() as tape:
-            decoder, state, losses, carried = Decoder.of(model), start, [], None
+            decoder, state, losses, carried = decoder_of(model), start, [], None
             for t in range(k2):
-                logits, state = decoder.step(tf.constant(w.x[t]), state)
+                state = decoder.read(tf.constant(w.x[t]), state)
+                logits = decoder.logits(state)
                 losses.append(nats(logits, w.y[t]))
                 carried = state if t + 1 == k1 else carried
-            total = tf.reduce_sum(losses[-w.scored :])
-            loss = total / (w.scored * lanes)
+            total = tf.reduce_sum(tf.where(w.loss_mask, losses, 0.0))
+            loss = total / w.loss_mask.sum()
         found = [tf.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_variables)]
         norms.append(float(tf.linalg.global_norm(found)))
         sums.append(float(total))
@@ -62,10 +64,10 @@ def test_a_window_as_long_as_the_text_is_full_bptt():
     model = build_model(ModelConfig(cell="lstm", layers=2, units=16, vocabulary=13), dtype="float64")
     w = Lanes(IDS, 4, 100, 100, 1).window(Cursor())
     with tf.GradientTape() as tape:
-        decoder, state, total = Decoder.of(model), model.initial_state(4), 0.0
+        decoder, state, total = decoder_of(model), model.initial_state(4), 0.0
         for t in range(100):
-            logits, state = decoder.step(tf.constant(w.x[t]), state)
-            total += tf.reduce_sum(nats(logits, w.y[t]))
+            state = decoder.read(tf.constant(w.x[t]), state)
+            total += tf.reduce_sum(nats(decoder.logits(state), w.y[t]))
     norm = tf.linalg.global_norm(
         [tf.convert_to_tensor(g) / 400 for g in tape.gradient(total, model.trainable_variables)]
     )
@@ -105,7 +107,7 @@ def test_float16_scales_its_loss_and_skips_an_update_that_overflows():
         windows, cursor, state, log = Lanes(IDS, 4, 12, 12, 1), Cursor(), model.initial_state(4), []
         for n in range(5):
             w = windows.window(cursor)
-            update = trainer(w.x, w.y, state, w.scored, 0.01, (1, n))
+            update = trainer(w, state, 0.01, (1, n))
             log.append((float(update.nats_sum), float(update.gradient_norm)))
             cursor, state = windows.after(cursor), update.state
         logs.append(log)
@@ -113,7 +115,7 @@ def test_float16_scales_its_loss_and_skips_an_update_that_overflows():
     assert not np.array_equal(*logs)
     before = [v.numpy() for v in trainer.model.weights]
     trainer.optimizer.dynamic_scale.assign(2.0**120)
-    skipped = trainer(w.x, w.y, state, w.scored, 0.01, (1, 9))
+    skipped = trainer(w, state, 0.01, (1, 9))
     assert math.isfinite(float(skipped.nats_sum))
     assert float(skipped.gradient_norm) == 0
     assert float(trainer.optimizer.dynamic_scale) == 2.0**119
@@ -133,7 +135,7 @@ def test_it_learns_a_sequence_that_has_a_rule(optimizer):
     )
     for n in range(150):
         w = windows.window(cursor)
-        update = trainer(w.x, w.y, state, w.scored, 0.02, (1, n))
+        update = trainer(w, state, 0.02, (1, n))
         cursor, state = windows.after(cursor), update.state
     assert float(update.nats_sum) / 64 < 0.2
 
@@ -157,13 +159,14 @@ def test_the_schedule_warms_up_and_falls_to_the_floor():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_the_evaluation_step_counts_what_it_should_and_clears_what_it_should():
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_evaluation_step_counts_what_it_should_and_resets_what_it_should(inside):
     model = build_model(ModelConfig(cell="lstm", units=16, vocabulary=13), dtype="float64")
     x, y = (RNG.integers(0, 13, (6, 4)).astype(np.int32) for _ in range(2))
-    counted, cleared = RNG.random((6, 4)) < 0.5, np.array([True, False, True, False])
+    counted, resets = RNG.random((6, 4)) < 0.5, np.zeros((6, 4), bool)
+    resets[0], resets[3, 1] = [True, False, True, False], inside
     state = tf.nest.map_structure(lambda s: s + 0.3, model.initial_state(4))
-    total, after = Evaluator(model, 2)(x, y, counted, cleared, state)
-    zeroed = tf.nest.map_structure(lambda s: s * (1.0 - cleared[:, None]), state)
-    logits, end = model(tf.constant(x), zeroed)
-    assert float(total) == pytest.approx(float(tf.reduce_sum(nats(logits, y) * counted)), rel=1e-12)
+    found, after = Evaluator(model, 2)(Window(x, y, counted, resets), state)
+    logits, end = model(tf.constant(x), state, resets=tf.constant(resets))
+    assert np.allclose(found, nats(logits, y) * counted, rtol=1e-12)
     assert all(np.allclose(a, b) for a, b in zip(tf.nest.flatten(after), tf.nest.flatten(end), strict=True))

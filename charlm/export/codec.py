@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from charlm.cells import Tensor
+from charlm.cell import Tensor
 from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
 
 NEWLINE, MARK = ord("\n"), ord("▁")  # a line's end, and what sentencepiece cannot take

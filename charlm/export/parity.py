@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from charlm.api import LanguageModel
-from charlm.cells import Tensor
+from charlm.cell import Tensor
 from charlm.config import SampleConfig
 from charlm.generation import Generator
 from charlm.model import CharLM, ModelState, build_model

@@ -17,14 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 from charlm.api import LanguageModel
-from charlm.cells import Tensor
+from charlm.cell import Tensor
+from charlm.decoder import Decoder, decoder_of
+from charlm.decoding import Decoded, DecodeState, decode, prefill
 from charlm.export import probe
 from charlm.export.codec import codec_of
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
-from charlm.model import Decoder, ModelState
+from charlm.model import ModelState
 from charlm.runtime import portable
-from charlm.sampling import SAMPLERS, draw, restrict
+from charlm.sampling import RECENT, SAMPLERS
 
 WEIGHTS = np.float32
 
@@ -45,21 +47,24 @@ class Network(tf.Module):
     def __init__(self, language_model: LanguageModel) -> None:
         super().__init__(name="charlm")
         model = language_model.model
-        self._cell, *weights = Decoder.of(model)
-        self._form = tf.nest.map_structure(lambda w: 0, weights)
-        self._variables = [tf.Variable(w, trainable=False) for w in tf.nest.flatten(weights)]
+        self._variables = tf.nest.map_structure(
+            lambda part: tf.Variable(part, trainable=False) if tf.is_tensor(part) else part,
+            decoder_of(model, columns=True),
+        )
         self.state_shape = model.config.layers, len(model.cell.states), model.config.units
         self._vocabulary = model.config.vocabulary
 
     def _decoder(self) -> Decoder:
-        weights = list(map(tf.convert_to_tensor, self._variables))
-        return Decoder(self._cell, *tf.nest.pack_sequence_as(self._form, weights))
+        decoder: Decoder = tf.nest.map_structure(
+            lambda part: tf.convert_to_tensor(part) if isinstance(part, tf.Variable) else part, self._variables
+        )
+        return decoder
 
-    def _columns(self, state: Tensor) -> ModelState:
-        return tuple(tuple(map(tf.transpose, tf.unstack(layer, axis=1))) for layer in tf.unstack(state, axis=1))
+    def _unpacked(self, state: Tensor) -> ModelState:
+        return tuple(tuple(tf.unstack(layer, axis=1)) for layer in tf.unstack(state, axis=1))
 
-    def _packed(self, columns: ModelState) -> Tensor:
-        return tf.stack([tf.stack(list(map(tf.transpose, layer)), 1) for layer in columns], 1)
+    def _packed(self, state: ModelState) -> Tensor:
+        return tf.stack([tf.stack(layer, 1) for layer in state], 1)
 
     def initial_state(self, batch: Tensor) -> dict[str, Tensor]:
         """Zeros for so many rows."""
@@ -67,21 +72,15 @@ class Network(tf.Module):
 
     def step(self, ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         """One symbol a row."""
-        logits, columns = self._decoder().step_columns(ids, self._columns(state))
-        return {"logits": logits, "state": self._packed(columns)}
+        decoder = self._decoder()
+        after = decoder.read(ids, decoder.enter(self._unpacked(state)))
+        return {"logits": decoder.logits(after), "state": self._packed(decoder.leave(after))}
 
     def prefill(self, ids: Tensor, state: Tensor) -> dict[str, Tensor]:
         """Several symbols a row; the logits after the last."""
         decoder = self._decoder()
-
-        def body(t: Tensor, logits: Tensor, columns: ModelState) -> tuple[Any, ...]:
-            return t + 1, *decoder.step_columns(ids[:, t], columns)
-
-        logits = tf.zeros((tf.shape(ids)[0], self._vocabulary))
-        _, logits, columns = tf.while_loop(
-            lambda t, *_: t < tf.shape(ids)[1], body, (0, logits, self._columns(state)), parallel_iterations=1
-        )
-        return {"logits": logits, "state": self._packed(columns)}
+        after, _ = prefill(decoder, tf.transpose(ids), self._unpacked(state))
+        return {"logits": decoder.logits(decoder.enter(after)), "state": self._packed(after)}
 
 
 class Served(Network):
@@ -114,16 +113,11 @@ class Served(Network):
     def score(self, text: Tensor) -> dict[str, Tensor]:
         """What every text costs, from zero state; its first symbol, which nothing comes before, is not counted."""
         encoded = self.codec.encode(text)
-        ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
-        decoder, rows = self._decoder(), tf.shape(ids)[0]
-
-        def body(t: Tensor, total: Tensor, columns: ModelState) -> tuple[Any, ...]:
-            logits, columns = decoder.step_columns(ids[:, t], columns)
-            nats = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, t + 1], logits)
-            return t + 1, total + tf.where(t + 1 < symbols, nats, 0.0), columns
-
-        start = 0, tf.zeros(rows), self._columns(self.initial_state(rows)["state"])
-        _, total, _ = tf.while_loop(lambda t, *_: t < tf.shape(ids)[1] - 1, body, start, parallel_iterations=1)
+        symbols = tf.cast(encoded.row_lengths(), tf.int32)
+        ids = tf.transpose(encoded.to_tensor())  # [T, B]
+        nats = self._decoded(ids, tf.zeros_like(symbols), symbols, {}).nats
+        there = tf.range(1, tf.shape(ids)[0])[:, None] < symbols
+        total = tf.reduce_sum(tf.where(there, nats[1:], 0.0), 0)
         counted = tf.maximum(symbols - 1, 0)
         return {
             "nats": total,
@@ -139,34 +133,34 @@ class Served(Network):
         _check(prompt, sampling)
         encoded = self.codec.encode(prompt)
         ids, symbols = encoded.to_tensor(), tf.cast(encoded.row_lengths(), tf.int32)
-        rows = tf.shape(ids)[0]
         ids = tf.where(symbols[:, None] > 0, tf.pad(ids, [[0, 0], [0, 1]]), self._start)
         symbols = tf.maximum(symbols, 1)
         ends = symbols + sampling["length"]
-        decoder, settings = self._decoder(), {name: sampling[name] for name in SETTINGS}
-
-        def body(t: Tensor, logits: Tensor, columns: ModelState, taken: Any, nats: Any) -> tuple[Any, ...]:
-            allowed = tf.where(self._blocked, float("-inf"), logits)
-            restricted = restrict(allowed, settings, tf.fill((rows, 1), -1))
-            drawn = draw(restricted, sampling["seed"], (t - symbols)[:, None])
-            symbol = tf.where(t < symbols, ids[:, tf.minimum(t, tf.shape(ids)[1] - 1)], drawn)
-            cost = tf.nn.sparse_softmax_cross_entropy_with_logits(symbol, logits)
-            after = decoder.step_columns(symbol, columns)
-            return t + 1, *after, taken.write(t, symbol), nats.write(t, cost)
-
         steps = tf.reduce_max(tf.pad(ends, [[0, 1]], constant_values=1))
-        arrays = (tf.TensorArray(dtype, steps, element_shape=[None]) for dtype in (tf.int32, tf.float32))
-        start = 0, tf.zeros((rows, self._vocabulary)), self._columns(self.initial_state(rows)["state"]), *arrays
-        _, _, _, taken, nats = tf.while_loop(lambda t, *_: t < steps, body, start, parallel_iterations=1)
+        places = tf.range(steps)[:, None]
+        read = tf.gather(tf.transpose(ids), tf.minimum(places[:, 0], tf.shape(ids)[1] - 1))
+        settings = {name: sampling[name] for name in SETTINGS}
+        decoded = self._decoded(tf.where(places < symbols, read, -1), sampling["seed"], symbols, settings)
         at = tf.range(steps)
         new = (at >= symbols[:, None]) & (at < ends[:, None])
-        generated, cost = (tf.ragged.boolean_mask(tf.transpose(a.stack()), new) for a in (taken, nats))
+        generated, cost = (tf.ragged.boolean_mask(tf.transpose(a), new) for a in (decoded.ids, decoded.nats))
         return {
             "text": self.codec.decode(generated),
             "ids": generated.to_tensor(),
             "log_probabilities": -cost.to_tensor(),
             "symbols": tf.cast(generated.row_lengths(), tf.int32),
         }
+
+    def _decoded(self, forced: Tensor, seeds: Tensor, read: Tensor, settings: dict[str, Tensor]) -> Decoded:
+        """What every row takes from zero state; its draws are counted from where it has read so many symbols."""
+        rows = tf.shape(forced)[1]
+        start = DecodeState(
+            tf.zeros((rows, self._vocabulary)),
+            self._unpacked(self.initial_state(rows)["state"]),
+            tf.fill((rows, RECENT), -1),
+            -read[:, None],
+        )
+        return decode(self._decoder(), start, tf.shape(forced)[0], forced, seeds, settings, self._blocked)[0]
 
 
 def _check(prompt: Tensor, sampling: dict[str, Tensor]) -> None:

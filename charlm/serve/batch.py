@@ -2,9 +2,9 @@
 
 A row's symbols must not depend on how many others there are. Its draws do not (sampling.py), and its logits are the
 same to the last bit in every size as long as products are: XLA's float32 products on a processor are so where the last
-dimension of their result is a multiple of 64. In small batches that is the features (`Decoder.step`), in large ones the
-rows (`Decoder.step_columns`, which is faster there). One size is compiled first and is enough to begin with; the others
-follow while it is used, and each is left out if it computes anything else than the first one does.
+dimension of their result is a multiple of 64. In small batches that is the features, in large ones the rows, for states
+are columns there. One size is compiled first and is enough to begin with; the others follow while it is used, and each
+is left out if it computes anything else than the first one does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from charlm.api import LanguageModel
-from charlm.cells import Tensor
-from charlm.generation import LONGEST_CHUNK, Drawn, Rows, advance
-from charlm.model import Decoder, ModelState
+from charlm.cell import Tensor
+from charlm.decoder import Decoder, decoder_of
+from charlm.decoding import Decoded, DecodeState, decode, prefill
+from charlm.generation import LONGEST_CHUNK
+from charlm.model import ModelState
 from charlm.runtime import kernel
 from charlm.sampling import RECENT
 
@@ -52,11 +54,11 @@ class Told(NamedTuple):
 
 
 class Batch:
-    """Rows of one size at a time, of float32 products."""
+    """DecodeState of one size at a time, of float32 products."""
 
     def __init__(self, language_model: LanguageModel) -> None:
         model, tokenizer = language_model.model, language_model.tokenizer
-        self._decoder = Decoder.of(model, "float32").padded(BLOCK)
+        self._decoder = decoder_of(model, "float32").arranged(columns=False, multiple=BLOCK)
         self._model, self._vocabulary = model, model.config.vocabulary
         self._alternatives = min(ALTERNATIVES, self._vocabulary)
         self._blocked = tf.constant(np.isin(np.arange(self._vocabulary), tokenizer.blocked))
@@ -67,7 +69,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Rows, taken or not."""
+        """DecodeState, taken or not."""
         return int(self._rows.logits.shape[0])
 
     @functools.cached_property
@@ -77,7 +79,7 @@ class Batch:
 
     @property
     def readers(self) -> int:
-        """Rows that can be read at once."""
+        """DecodeState that can be read at once."""
         return self._reading[-1]
 
     def prepare(self) -> None:
@@ -123,19 +125,20 @@ class Batch:
         """[LONGEST_CHUNK, FIRST] ids to compare sizes with."""
         return np.random.default_rng(0).integers(self._vocabulary, size=(LONGEST_CHUNK, FIRST), dtype=np.int32)
 
-    def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any) -> Drawn:
-        """`count` symbols of every row; arrays as `generation.advance` takes them, NumPy's in and out."""
+    def advance(self, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any) -> Decoded:
+        """`count` symbols of every row; arrays as `decode` takes them, NumPy's in and out."""
         found, self._rows = self._advanced(self._rows, count, forced, seeds, settings, told)
         return found
 
     def _advanced(
-        self, rows: Rows, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any
-    ) -> tuple[Drawn, Rows]:
+        self, rows: DecodeState, count: int, forced: Any, seeds: Any, settings: dict[str, Any], told: Any
+    ) -> tuple[Decoded, DecodeState]:
         began, size = time.monotonic(), int(rows.logits.shape[0])
         tensors = {name: tf.constant(value) for name, value in settings.items()}
         at = tf.constant(count), tf.constant(forced), tf.constant(seeds), tensors
-        drawn, after = _program(size)(self._decoder, rows, *at, self._blocked, self._alternatives, tf.constant(told))
-        found = Drawn(*(part.numpy() for part in drawn))
+        decoder = self._decoder.arranged(columns=size % BLOCK == 0)
+        decoded, after = _program(size)(decoder, rows, *at, self._blocked, 1, self._alternatives, tf.constant(told))
+        found = Decoded(*(part.numpy() for part in decoded))
         self.seconds[size] = (time.monotonic() - began) / count
         return found, after
 
@@ -178,7 +181,7 @@ class Batch:
         Args:
             source: for each row the one that it was, or -1 for one that is new.
             states: what new rows have read, by place; zeros where nothing is told.
-            positions: each row's, as `Rows.position` has them.
+            positions: each row's, as `DecodeState.position` has them.
         """
         old, new = self._rows, np.array(source) < 0
 
@@ -191,16 +194,18 @@ class Batch:
         for n, values in states.items():
             for rows, value in zip(state, values, strict=True):
                 rows[n] = value
-        self._rows = Rows(
+        self._rows = DecodeState(
             tf.constant(gathered(old.logits, 0)),
             tf.nest.pack_sequence_as(old.state, list(map(tf.constant, state))),
             tf.constant(gathered(old.recent, -1)),
             tf.constant(np.reshape(positions, (-1, 1)).astype(np.int32)),
         )
 
-    def _empty(self, size: int) -> Rows:
+    def _empty(self, size: int) -> DecodeState:
         zeros = tf.zeros((size, self._vocabulary))
-        return Rows(zeros, self._model.initial_state(size), tf.fill((size, RECENT), -1), tf.zeros((size, 1), tf.int32))
+        return DecodeState(
+            zeros, self._model.initial_state(size), tf.fill((size, RECENT), -1), tf.zeros((size, 1), tf.int32)
+        )
 
 
 def _columns(pieces: Sequence[Sequence[int]], size: int) -> Tensor:
@@ -216,42 +221,15 @@ def _unpacked(state: ModelState, count: int) -> list[RowState]:
     return [[array[n] for array in arrays] for n in range(count)]
 
 
-def _advance(
-    decoder: Decoder,
-    rows: Rows,
-    count: Tensor,
-    forced: Tensor,
-    seeds: Tensor,
-    settings: dict[str, Tensor],
-    blocked: Tensor,
-    alternatives: int,
-    told: Tensor,
-) -> tuple[Drawn, Rows]:
-    """A chunk of rows whose states are rows too."""
-    columns = rows.logits.shape[0] % BLOCK == 0
-    if columns:
-        rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
-    drawn, rows = advance(decoder, rows, count, forced, seeds, settings, blocked, 1, alternatives, columns, told)
-    if columns:
-        rows = rows._replace(state=tf.nest.map_structure(tf.transpose, rows.state))
-    return drawn, rows
-
-
 @functools.cache
 def _program(size: int) -> Any:
-    """`_advance` for a size: a function of its own, for one that is being traced makes all its callers wait."""
-    return kernel(_advance)
+    """`decode` for a size: a function of its own, for one that is being traced makes all its callers wait."""
+    return kernel(decode)
 
 
 @kernel
 def _read(decoder: Decoder, symbols: Tensor, state: ModelState) -> ModelState:
-    """The state after symbols [PIECE, B]; -1 leaves a row as it is."""
-
-    def body(t: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        return t + 1, _step(decoder, symbols[t], state)
-
-    found: ModelState = tf.while_loop(lambda t, _: t < PIECE, body, (0, state))[1]
-    return found
+    return prefill(decoder, symbols, state)[0]
 
 
 @kernel
@@ -259,23 +237,9 @@ def _score(
     decoder: Decoder, symbols: Tensor, following: Tensor, state: ModelState, alternatives: int
 ) -> tuple[ModelState, Tensor, Tensor, Tensor]:
     """The state after symbols [PIECE, B]; of what follows each the nats [PIECE, B], and the likeliest [PIECE, B, n]."""
-
-    def body(t: Tensor, state: ModelState, outputs: tf.TensorArray) -> tuple[Tensor, ModelState, tf.TensorArray]:
-        after = _step(decoder, symbols[t], state)
-        return t + 1, after, outputs.write(t, after[-1][0])
-
-    empty = tf.TensorArray(tf.float32, PIECE, element_shape=state[-1][0].shape)
-    _, after, outputs = tf.while_loop(lambda t, *_: t < PIECE, body, (0, state, empty))
-    places = outputs.stack()  # [PIECE, B, H]
-    logits = decoder.logits(tf.reshape(places, [-1, places.shape[2]]))
+    after, places = prefill(decoder, symbols, state)  # [PIECE, B, H]
+    logits = decoder.logits_of(tf.reshape(places, [-1, places.shape[2]]))
     told = tf.reshape(tf.nn.log_softmax(logits), [PIECE, symbols.shape[1], -1])  # [PIECE, B, V]
     best, likeliest = tf.math.top_k(told, alternatives)
     nats = -tf.gather(told, tf.maximum(following, 0), batch_dims=2)
     return after, nats, likeliest, best
-
-
-def _step(decoder: Decoder, symbols: Tensor, state: ModelState) -> ModelState:
-    """The state after a symbol for each row; -1 leaves it as it is."""
-    there, after = symbols[:, None] >= 0, decoder.read(tf.maximum(symbols, 0), state)
-    found: ModelState = tf.nest.map_structure(lambda new, old: tf.where(there, new, old), after, state)
-    return found

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from charlm.api import LanguageModel
+from charlm.decoding import Decoded
 from charlm.errors import CharlmError
-from charlm.generation import LONGEST_CHUNK, Drawn
+from charlm.generation import LONGEST_CHUNK
 from charlm.serve.batch import SCORERS, Batch
 from charlm.serve.slot import Piece, Request, Slot
 
@@ -252,7 +253,7 @@ class Engine:
         for n, slot in there:
             if not slot.cancelled:
                 before = slot.written
-                slot.take(Drawn(*(part[slot.begins : count, n] for part in drawn)))
+                slot.take(Decoded(*(part[slot.begins : count, n] for part in drawn)))
                 slot.begins = False
                 self.symbols += slot.written - before
                 if slot.stopped:

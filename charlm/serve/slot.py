@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from charlm.generation import Drawn, TextRow
+from charlm.decoding import Decoded
+from charlm.generation import TextRow
 from charlm.serve.batch import PIECE, RowState, Told
 from charlm.tokenizers import Tokenizer
 
@@ -104,7 +105,7 @@ class Slot:
     def stopped(self) -> str | None:
         return self.text.sample.stopped or None
 
-    def take(self, drawn: Drawn) -> None:
+    def take(self, drawn: Decoded) -> None:
         """Delivers what a chunk wrote, of which the prompt's share is not given."""
         left, most = self.request.length - self.written, self.request.alternatives
         text = self.text.feed(drawn.ids[:left], drawn.nats[:left])

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import DataError
-from charlm.streams import Cursor, Lanes, carried_pieces, cold_pieces
+from charlm.windows import Cursor, Lanes, carried_windows, cold_windows
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 
@@ -33,7 +33,7 @@ def test_every_symbol_of_a_lane_is_scored_once_but_for_the_tail(size):
     assume((symbols - k1) // count >= k2)
     ids = np.arange(symbols)  # an id is its own position
     lanes = Lanes(ids, count, k2, k1, seed=3)
-    scored = np.concatenate([w.y[-w.scored :].reshape(-1) for w in epoch_windows(lanes, epoch)])
+    scored = np.concatenate([w.y[w.loss_mask] for w in epoch_windows(lanes, epoch)])
     assert len(scored) == len(np.unique(scored))
     assert len(ids) - 1 - len(scored) == lanes.unscored
     tail = lanes.length - k2 - (lanes.windows - 1) * k1
@@ -58,7 +58,10 @@ def test_targets_follow_inputs_and_windows_advance_by_the_stride():
     before, after = epoch_windows(lanes, 0)[4:6]
     assert (before.x[1:] == before.y[:-1]).all()
     assert (after.x[: 8 - 3] == before.x[3:]).all()  # the next window starts k1 further
-    assert (before.scored, after.scored, lanes.window(Cursor()).scored) == (3, 3, 8)
+    scored = [w.loss_mask.sum(0).tolist() for w in (before, after, lanes.window(Cursor()))]
+    assert scored == [[3] * 4, [3] * 4, [8] * 4]
+    assert not before.reset_mask.any()
+    assert lanes.window(Cursor(1, 0)).reset_mask.sum(1).tolist() == [4] + [0] * 7
 
 
 def test_the_cursor_walks_epochs_and_offsets_change():
@@ -95,21 +98,22 @@ def test_hopelessly_small():
 @given(st.integers(2, 9000), st.sampled_from([None, 1, 7, 64, 100, 256]))
 def test_evaluation_counts_every_symbol_but_the_first_once(symbols, cold):
     ids = np.arange(symbols)
-    pieces = carried_pieces(ids) if cold is None else cold_pieces(ids, cold)
-    counted = np.concatenate([p.y[p.counted] for p in pieces])
+    pieces = carried_windows(ids) if cold is None else cold_windows(ids, cold)
+    counted = np.concatenate([p.y[p.loss_mask] for p in pieces])
     assert sorted(counted) == list(range(1, symbols))
 
 
 def test_carried_lanes_warm_up_on_what_precedes_them():
     ids = np.arange(20_000)
-    pieces = list(carried_pieces(ids))
+    pieces = list(carried_windows(ids))
     first = pieces[0]
-    assert first.cleared.all()
-    assert not first.counted.any()
-    starts = np.array([p.x[np.argmax(p.counted[:, 1]), 1] for p in pieces if p.counted[:, 1].any()])
+    assert first.reset_mask[0].all()
+    assert not first.loss_mask.any()
+    starts = np.array([p.x[np.argmax(p.loss_mask[:, 1]), 1] for p in pieces if p.loss_mask[:, 1].any()])
     assert starts[0] - first.x[0, 1] == 256
-    clears = np.array([p.cleared for p in pieces])
-    begins = next(n for n, p in enumerate(pieces) if p.counted[0, 0])
+    clears = np.array([p.reset_mask[0] for p in pieces])
+    assert not any(p.reset_mask[1:].any() for p in pieces)
+    begins = next(n for n, p in enumerate(pieces) if p.loss_mask[0, 0])
     assert clears[begins, 0]  # the text's own beginning has nothing before it
     assert not clears[begins, 1:].any()
     assert not clears[begins + 1 :].any()
@@ -117,6 +121,6 @@ def test_carried_lanes_warm_up_on_what_precedes_them():
 
 def test_cold_windows_start_from_nothing():
     ids = np.arange(1000)
-    for piece in cold_pieces(ids, 100):
-        starts = piece.x[0][piece.counted[0]]
-        assert piece.cleared.all() == bool((starts % 100 == 0).all())
+    for piece in cold_windows(ids, 100):
+        starts = piece.x[0][piece.loss_mask[0]]
+        assert piece.reset_mask[0].all() == bool((starts % 100 == 0).all())

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from charlm.errors import DataError, named
 
 Ids = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 
 EVALUATION_LANES = 64
 EVALUATION_WINDOW = 64
@@ -35,11 +36,12 @@ WARM_UP = 256
 
 
 class Window(NamedTuple):
-    """One update's symbols: `y` follows `x`, the newest `scored` steps count."""
+    """Some steps of B lanes: a model reads `x` and predicts `y`, which follows it."""
 
-    x: Ids  # [k2, B] int32
-    y: Ids  # [k2, B] int32
-    scored: int
+    x: Ids  # [T, B] int32
+    y: Ids  # [T, B] int32
+    loss_mask: Mask  # [T, B], true where the prediction counts
+    reset_mask: Mask  # [T, B], true where the state is zeroed before the step
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ class Lanes:
     def window(self, cursor: Cursor) -> Window:
         """The window at a cursor."""
         start = self.offset(cursor.epoch) + cursor.window * self.k1
-        at = start + np.arange(self.lanes) * self.length + np.arange(self.k2 + 1)[:, None]  # [k2 + 1, B]
-        symbols = self.ids[at].astype(np.int32)
-        return Window(symbols[:-1], symbols[1:], self.k2 if cursor.window == 0 else self.k1)
+        at = start + np.arange(self.lanes) * self.length + np.arange(self.k2)[:, None]  # [k2, B]
+        newest = np.arange(self.k2)[:, None] >= (self.k2 - self.k1 if cursor.window else 0)
+        begins = (np.arange(self.k2)[:, None] == 0) & (cursor.window == 0)
+        return _window(self.ids, at, newest, begins)
 
     def after(self, cursor: Cursor) -> Cursor:
         """The cursor of the window that follows."""
@@ -96,21 +99,14 @@ class Lanes:
         return Cursor(cursor.epoch + 1, 0)
 
 
-class Piece(NamedTuple):
-    """A window of an evaluation."""
-
-    x: Ids  # [T, B] int32
-    y: Ids  # [T, B] int32
-    counted: npt.NDArray[np.bool_]  # [T, B], the symbols whose nats count
-    cleared: npt.NDArray[np.bool_]  # [B], the lanes whose state is zeroed before the window
-
-
-def _piece(ids: Ids, at: Ids, counted: npt.NDArray[np.bool_], cleared: npt.NDArray[np.bool_]) -> Piece:
+def _window(ids: Ids, at: Ids, scored: Mask, resets: Mask) -> Window:
+    """The steps at positions `at` [T, B] of the ids; there is nothing to score beyond them."""
     inside = np.clip(at, 0, len(ids) - 2)
-    return Piece(ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32), counted, cleared)
+    loss_mask, reset_mask = scored & (at == inside), np.broadcast_to(resets, at.shape)
+    return Window(ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32), loss_mask, reset_mask)
 
 
-def carried_pieces(ids: Ids) -> Iterator[Piece]:
+def carried_windows(ids: Ids) -> Iterator[Window]:
     """Windows that score every symbol of ids [N] but the first exactly once, state carried through the text.
 
     The text is read in parallel lanes. Every lane but the first warms up on the `WARM_UP` symbols before its own,
@@ -123,18 +119,16 @@ def carried_pieces(ids: Ids) -> Iterator[Piece]:
     warm = WARM_UP if lanes > 1 else 0
     for start in range(-warm, length, EVALUATION_WINDOW):
         step = np.arange(start, start + EVALUATION_WINDOW)[:, None]
-        at = first + step  # [T, B]
-        cleared = np.full(lanes, start == -warm) | ((first == 0) & (start <= 0))
-        yield _piece(ids, at, (step >= 0) & (step < length) & (at < total), cleared)
+        resets = (step == -warm) | ((first == 0) & (step == 0))
+        yield _window(ids, first + step, (step >= 0) & (step < length), resets)
 
 
-def cold_pieces(ids: Ids, window: int) -> Iterator[Piece]:
+def cold_windows(ids: Ids, window: int) -> Iterator[Window]:
     """Windows that score every symbol of ids [N] but the first exactly once, from zero state every `window` symbols."""
-    total = len(ids) - 1
+    total, steps = len(ids) - 1, min(window, EVALUATION_WINDOW)
     firsts = np.arange(0, total, window)
     for some in np.split(firsts, range(EVALUATION_LANES, len(firsts), EVALUATION_LANES)):
         padded = np.pad(some, (0, EVALUATION_LANES - len(some)), constant_values=total)
-        for start in range(0, window, EVALUATION_WINDOW):
-            step = np.arange(start, start + EVALUATION_WINDOW)[:, None]
-            at = padded + step
-            yield _piece(ids, at, (at < total) & (step < window), np.full(EVALUATION_LANES, start == 0))
+        for start in range(0, window, steps):
+            step = np.arange(start, start + steps)[:, None]
+            yield _window(ids, padded + step, step < window, step == 0)
