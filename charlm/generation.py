@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from charlm.cells import Tensor
 from charlm.config import SampleConfig
+from charlm.machine import Machine, threads
 from charlm.model import CharLM, Decoder, ModelState
-from charlm.runtime import kernel, lane_groups, threads
+from charlm.runtime import kernel
 from charlm.sampling import RECENT, Setting, draw, likeliest, restrict, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
@@ -158,7 +159,7 @@ class Generator:
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
         compiled, decoder = ADVANCE[self.precision], Decoder.of(self.model, self.precision)
-        groups = lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
+        groups = Machine.here().lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
         forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)

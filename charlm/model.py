@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from charlm.cells import CELLS, State, Tensor
 from charlm.config import ModelConfig
+from charlm.machine import Machine
 from charlm.recurrence import Blocks, Operands, Weights, in_blocks, unroll, with_biases
-from charlm.runtime import kernel, on_gpu
+from charlm.runtime import kernel
 
 ModelState: TypeAlias = tuple[State, ...]
 
@@ -326,5 +327,5 @@ def build_model(
         precision: of the operands of products.
         dtype: of weights and state; float64 is for checking gradients.
     """
-    chosen = engine or ("keras" if on_gpu() and config.cell in KERAS_LAYERS else "recurrence")
+    chosen = engine or ("keras" if Machine.here().gpu and config.cell in KERAS_LAYERS else "recurrence")
     return CharLM(config, seed, chosen, precision, dtype)

@@ -8,7 +8,7 @@ import itertools
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import left_by_system
-from charlm.runtime import cores, gpu_present, lane_groups, native_bfloat16
+from charlm.machine import Machine
 from charlm.streams import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
@@ -73,20 +73,18 @@ def open_session(
     if not request.paths:
         raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
     paths, preset, choice = list(request.paths), request.preset, f"preset {request.preset}"
-    slow = not gpu_present() and not native_bfloat16()
-    check(request.settings, preset, slow)
+    machine = Machine.here()
+    check(request.settings, preset, machine.slow)
     told = overlay(PRESETS[preset].tables if preset else {}, request.settings)
     corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
-        preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
+        preset, why = choose_preset(corpus.chars, machine.gpu, request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
-    config = resolve(PRESETS[preset].on(slow), request.settings)
+    config = resolve(PRESETS[preset].on(machine.slow), request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
-    lanes = _lanes(data, config)
-    groups = 1 if gpu_present() else lane_groups(config.train.lanes, config.model.layers)
-    run = _create(request, _record(config, data, paths, preset, groups))
-    return Session(run, data, lanes, config, groups, None, choice)
+    lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
+    return Session(_create(request, record), data, lanes, config, record["groups"], None, choice)
 
 
 def _lanes(data: Data, config: Config) -> Lanes:
@@ -124,7 +122,7 @@ def _create(request: Request, record: dict[str, Any]) -> Run:
     raise AssertionError
 
 
-def _record(config: Config, data: Data, paths: Sequence[str], preset: str, groups: int) -> dict[str, Any]:
+def _record(config: Config, data: Data, paths: Sequence[str], preset: str, machine: Machine) -> dict[str, Any]:
     packages = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors")
     versions = {"charlm": __version__, "python": platform.python_version()}
     corpus = data.corpus
@@ -141,8 +139,8 @@ def _record(config: Config, data: Data, paths: Sequence[str], preset: str, group
         },
         "tokenizer": data.tokenizer.fingerprint,
         "versions": versions | {name: importlib.metadata.version(name) for name in packages},
-        "machine": {"platform": platform.platform(), "cores": cores(), "gpu": gpu_present()},
-        "groups": groups,
+        "machine": {"platform": platform.platform(), **asdict(machine)},
+        "groups": machine.lane_groups(config.train.lanes, config.model.layers),
         "seed": config.train.seed,
     }
 

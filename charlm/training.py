@@ -15,9 +15,9 @@ from typing import Any
 from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.errors import DivergedError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
+from charlm.machine import Machine, onednn, threads
 from charlm.model import build_model
 from charlm.progress import Progress
-from charlm.runtime import choose_precision, onednn, threads
 from charlm.score import Score
 from charlm.session import Session
 from charlm.streams import Cursor, Window
@@ -52,7 +52,7 @@ class Training:
         self.stop = stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
-        precision = choose_precision(train.precision)
+        precision = Machine.here().precision(train.precision)
         self.model = build_model(self.config.model, seed=train.seed, precision=precision)
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)

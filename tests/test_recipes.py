@@ -122,7 +122,7 @@ def test_a_cell_or_a_tokenizer_added_by_its_recipe_trains_and_writes(toys, name)
 def test_a_format_that_has_nothing_for_a_toy_says_so_before_any_work(
     toys, tmp_path, monkeypatch, name, format_name, message
 ):
-    monkeypatch.setattr("charlm.runtime.start_tensorflow", lambda **_: pytest.fail("TensorFlow was started"))
+    monkeypatch.setattr("charlm.machine.start_tensorflow", lambda **_: pytest.fail("TensorFlow was started"))
     models = str(toys[name].checkpoint.path.parents[2])
     asked = ["export", str(tmp_path / f"out{FORMATS[format_name].suffix or ''}"), "--format", format_name]
     done = CliRunner().invoke(cli, [*asked, "--models", models, "--model", name])

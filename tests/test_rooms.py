@@ -12,8 +12,8 @@ import charlm
 FLOORS = [
     {"errors"},
     {"settings"},
-    {"config", "corpora", "files", "interrupts", "reading", "runtime", "score", "time_budget"},
-    {"sources", "tokenizers", "streams", "cells", "events"},
+    {"config", "corpora", "files", "interrupts", "machine", "reading", "score", "time_budget"},
+    {"sources", "tokenizers", "streams", "cells", "events", "runtime"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
     {"model", "dataset"},
@@ -36,6 +36,7 @@ LIGHT = [
     "settings",
     "config",
     "files",
+    "machine",
     "reading",
     "sources",
     "corpus",

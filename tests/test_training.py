@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm import session, time_budget, training
+from charlm import time_budget, training
 from charlm.checkpoint import Run
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json
+from charlm.machine import Machine
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
 from charlm.training import Training
@@ -164,7 +165,7 @@ def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
 
 @pytest.mark.parametrize(("native", "lanes", "window"), [(False, 32, 32), (True, 64, 64)])
 def test_a_slow_processor_gets_more_and_smaller_updates(corpus, tmp_path, monkeypatch, native, lanes, window):
-    monkeypatch.setattr(session, "native_bfloat16", lambda: native)
+    monkeypatch.setattr(Machine, "here", lambda: Machine(bfloat16=native))
     opened = open_session(Request([str(corpus)], {}, tmp_path, "run", "small"))
     assert (opened.config.train.lanes, opened.config.train.bptt) == (lanes, window)
     asked = open_session(Request([str(corpus)], {"train": {"lanes": 16}}, tmp_path, "asked", "small"))

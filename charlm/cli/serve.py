@@ -116,10 +116,7 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     callback=_origins,
     help="A site whose pages may ask (CORS); may be given several times. * is every site, null a page that is a file.",
 )
-@click.pass_obj
 def command(
-    debug: bool,
-    /,
     model: str | None,
     models: Path,
     checkpoint: str,
@@ -153,10 +150,10 @@ def command(
         import uvicorn
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: {error.name} is not installed; pip install 'charlm[serve]'") from None
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     listening = _listening(host, port)
-    start_tensorflow(debug=debug)
+    start_tensorflow()
     from charlm.api import load
     from charlm.serve.app import build
     from charlm.serve.engine import Engine

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
 from charlm.files import EXPORT_TITLE
-from charlm.runtime import check_threads
+from charlm.machine import check_threads
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
