@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, find_run
+from charlm.checkpoint import Checkpoint, assign
 from charlm.config import (
     LENGTHS,
     PRESETS,
@@ -35,6 +35,7 @@ from charlm.idcache import cached_ids
 from charlm.interrupts import stop_requested
 from charlm.machine import Machine, check_threads, start_tensorflow, trains_side_by_side
 from charlm.model import CharLM, build_model
+from charlm.runs import find_run
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none

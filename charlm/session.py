@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from charlm import __version__
-from charlm.checkpoint import Checkpoint, Run
+from charlm.checkpoint import Checkpoint
 from charlm.config import LENGTHS, PRESETS, Config, DataConfig, Tables, check, choose_preset, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import left_by_system
 from charlm.machine import Machine
+from charlm.runs import Run
 from charlm.streams import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.

@@ -24,10 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from charlm.checkpoint import Run, assign, find_run, to_arrays
+from charlm.checkpoint import assign, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import write_json, write_manifest
+from charlm.runs import Run, find_run, publish
 from charlm.tokenizers import TOKENIZERS
 
 TOKENIZER = TOKENIZERS["char"].train(lambda: iter(["What is so, is so.\n"]), 0)
@@ -112,7 +113,7 @@ def test_a_checkpoint_is_called_by_its_step_or_as_its_folder(run):
 def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, tmp_path):
     run.record_again({**RECORD, "corpus": {"paths": ["/home/somebody/été.txt"]}})
     save(run, 20)
-    published = run.pick("20").publish(tmp_path / "elsewhere" / "one")
+    published = publish(run.pick("20"), tmp_path / "elsewhere" / "one")
     shipped = Run(tmp_path / "elsewhere" / "one")
     assert shipped.pick("best") == published
     assert {file.name for file in published.path.iterdir()} == FILES - {"training.safetensors"} | {"MANIFEST.json"}
@@ -290,7 +291,7 @@ def test_files_that_systems_leave_do_not_damage_a_checkpoint(run, caplog):
     assert find_run(None, run.path.parent).last().step == 30
     assert not caplog.records
     run.record_again({**RECORD, "corpus": {"paths": ["a.txt"]}})
-    published = save(run, 40).publish(run.path.parent / "published")
+    published = publish(save(run, 40), run.path.parent / "published")
     assert not {file.name for file in published.path.iterdir()} & {*LEFT}
     (run.last().path / "model.pkl").touch()
     assert refused(run.checkpoints()[-1])
@@ -301,7 +302,7 @@ def test_a_file_manager_that_looks_into_a_checkpoint_while_it_is_written_does_no
         (folder / ".DS_Store").touch()
         write_manifest(folder, **facts)
 
-    monkeypatch.setattr("charlm.checkpoint.write_manifest", looked_at)
+    monkeypatch.setattr("charlm.runs.write_manifest", looked_at)
     place = save(run, 40).path
     (place / ".DS_Store").write_bytes(b"looked at again")
     assert run.last().step == 40
@@ -644,7 +645,7 @@ def test_arrays_of_another_model_are_refused():
 def clock(monkeypatch):
     """A clock that goes on by a second whenever it is asked."""
     ticks = itertools.count(2**31)
-    monkeypatch.setattr("charlm.checkpoint.time", SimpleNamespace(time=lambda: next(ticks)))
+    monkeypatch.setattr("charlm.runs.time", SimpleNamespace(time=lambda: next(ticks)))
 
 
 def test_a_run_is_found_by_path_by_name_or_as_the_one_that_wrote_last(run, clock):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from charlm.api import load
 from charlm.cells import CELLS
-from charlm.checkpoint import Run, to_arrays
+from charlm.checkpoint import to_arrays
 from charlm.cli import as_typed, cli
 from charlm.config import Config, ModelConfig
 from charlm.errors import UsageError, spelled
@@ -22,6 +22,7 @@ from charlm.export import FORMATS, Format, ParityError, export, format_for, form
 from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
 from charlm.page import source
+from charlm.runs import Run
 from charlm.tokenizers import TOKENIZERS, StreamDecoder
 
 TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 🙂\n" * 5

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from charlm.api import load
 from charlm.cells import CELLS
-from charlm.checkpoint import Run, to_arrays
+from charlm.checkpoint import to_arrays
 from charlm.config import Config, ModelConfig, SampleConfig
 from charlm.errors import UsageError
 from charlm.generation import ADVANCE, LONGEST_CHUNK, Generator, stream_text
 from charlm.model import Decoder, build_model
+from charlm.runs import Run
 from charlm.sampling import RECENT, draw, restrict, settings_of
 from charlm.tokenizers import TOKENIZERS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm.checkpoint import Run
 from charlm.config import Config, ModelConfig
+from charlm.runs import Run
 from charlm.tokenizers import TOKENIZERS
 
 TEXT = "λόγος 世界 🙂 é\n"

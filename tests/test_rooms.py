@@ -16,7 +16,7 @@ FLOORS = [
     {"sources", "tokenizers", "streams", "cells", "events", "runtime"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
-    {"model", "dataset"},
+    {"model", "dataset", "runs"},
     {"tbptt", "generation", "session"},
     {"evaluation", "progress"},
     {"validation"},
@@ -46,7 +46,7 @@ LIGHT = [
     "idcache",
     "dataset",
 ]
-LIGHT += ["checkpoint", "session", "cli"]
+LIGHT += ["checkpoint", "runs", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -12,11 +12,11 @@ import pytest
 
 import charlm
 from charlm import time_budget, training
-from charlm.checkpoint import Run
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json
 from charlm.machine import Machine
+from charlm.runs import Run
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
 from charlm.training import Training

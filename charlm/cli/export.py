@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from charlm.checkpoint import find_run
 from charlm.cli.options import Choice, json_option, model_options
 from charlm.cli.output import print_json
 from charlm.display import say
 from charlm.export import FORMATS, check_destination, check_engine, check_model, export, format_for, readme
+from charlm.runs import find_run
 
 
 @click.command()

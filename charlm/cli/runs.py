@@ -20,7 +20,7 @@ from charlm.cli.output import print_json
 from charlm.errors import ModelError
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Run
+    from charlm.runs import Run
 
 COLUMNS = ("name", "when", "network", "text", "bits/char", "size")
 DISPENSABLE = ("text", "network", "size", "when")  # in this order, where the terminal is narrow
@@ -36,7 +36,7 @@ def command(models: Path, as_json: bool) -> None:
     The score is the best one on held-out text, in bits per character (lower is better); the size is on disk. With
     --json, one object a line for each run.
     """
-    from charlm.checkpoint import runs
+    from charlm.runs import runs
 
     found = [described(run) for run in reversed(runs(models))]
     if as_json:
