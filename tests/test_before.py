@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from charlm.serve.app import build
 from charlm.serve.engine import Engine
-from charlm.serve.site import Site, origin_of
+from charlm.serve.site import Site, host_of, origin_of
 
 PAGE = "https://app.example"
 
@@ -86,6 +86,47 @@ def test_only_this_sites_pages_are_answered(asked):
         ({}, 400),
     ):
         assert asked().post("/v1/completions", json=WRONG, headers=headers).status_code == status
+
+
+OTHERS = ["rebound.example", "rebound.example:8000", "localhost.rebound.example", "127.0.0.1.rebound.example", "[::1"]
+OWN = ["localhost", "LocalHost:8000", "localhost.", "a.localhost:1", "server.lan", "Server.LAN:8000", "other.lan"]
+ADDRESSES = ["127.0.0.1", "127.1.2.3:8000", "[::1]:8000", "[::1]", "192.168.1.7:8000", "[fe80::1]"]
+NO_HOSTS = ["http://server.lan", "server.lan/charlm", "me@server.lan", "server lan", "[::1", "a?b"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_name_that_was_led_here_is_not_answered(asked, name):
+    """DNS rebinding: the page of a site, whose name leads here by now, is of this origin to a browser."""
+    headers = {"Host": name, "Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"}
+    for path in ("/", "/v1/models", "/metrics", "/health"):
+        answer = asked().get(path, headers=headers)
+        assert (answer.status_code, "charlm serve --allow-host" in message(answer)) == (421, True)
+    assert asked().post("/v1/completions", json=WRONG, headers=headers).status_code == 421
+    assert asked(key="secret").get("/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("name", [*OWN, *ADDRESSES, "example.com", ""])
+def test_own_names_and_addresses_are_answered_whatever_the_port(asked, name):
+    client = asked(public="https://Example.com/charlm", origins=(), hosts=("server.lan", "other.lan"))
+    assert client.get("/v1/models", headers={"Host": name}).status_code == 200
+
+
+def test_old_http_says_no_host(model):
+    """Nor does any browser speak it."""
+    assert Site().misses({}) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "host"), [("Server.LAN", "server.lan"), ("server.lan:8000", "server.lan"), ("[::1]:8000", "::1")]
+)
+def test_a_host_is_named_with_or_without_its_port(place, host):
+    assert host_of(place) == host
+
+
+@pytest.mark.parametrize("place", NO_HOSTS)
+def test_what_is_no_host_is_refused(place):
+    with pytest.raises(ValueError, match=r".*"):
+        host_of(place)
 
 
 def test_a_page_behind_a_bare_proxy_is_told_the_way_out(asked):

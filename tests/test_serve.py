@@ -458,6 +458,7 @@ def test_the_command_serves_until_it_is_told_to_end():
         (["--model", "none"], "none"),
         (["--public-url", "example.com"], "'--public-url': 'example.com' is no address of a site"),
         (["--allow-origin", "https://example.com/page"], "'--allow-origin': 'https://example.com/page' is no site"),
+        (["--allow-host", "a", "--allow-host", "http://a"], "'--allow-host': 'http://a' is no name of a host"),
         (["--max-length", "20000", "--max-symbols", "100"], "--max-length 20000 is more than --max-symbols 100"),
     ],
 )

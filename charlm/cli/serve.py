@@ -17,7 +17,7 @@ from charlm.cli.options import Command, model_options
 from charlm.display import say
 from charlm.errors import CharlmError, UsageError
 from charlm.serve.limits import Limits
-from charlm.serve.site import Site, origin_of
+from charlm.serve.site import Site, host_of, origin_of
 
 
 def _key(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -54,6 +54,13 @@ def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...
             raise click.BadParameter(f"{value!r} is no site, such as https://example.com, nor * for every site")
         found.append(origin)
     return tuple(found)
+
+
+def _host(value: str) -> str:
+    try:
+        return host_of(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no name of a host, such as server.lan") from None
 
 
 def _limits(command: Command) -> Command:
@@ -116,6 +123,14 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     callback=_origins,
     help="A site whose pages may ask (CORS); may be given several times. * is every site, null a page that is a file.",
 )
+@click.option(
+    "--allow-host",
+    multiple=True,
+    type=_host,
+    metavar="HOST",
+    help="A name by which the server may be asked without a key; may be given several times. Addresses, localhost, and "
+    "the names in --host and --public-url are known.",
+)
 def command(
     model: str | None,
     models: Path,
@@ -127,6 +142,7 @@ def command(
     queue: int,
     public_url: str,
     allow_origin: tuple[str, ...],
+    allow_host: tuple[str, ...],
     **most: int,
 ) -> None:
     """Serve a trained model over HTTP, many texts at once.
@@ -164,7 +180,8 @@ def command(
     access.addHandler(logging.StreamHandler(sys.stderr))
     access.setLevel(logging.INFO)
     access.propagate = False
-    app = build(loaded, name, Engine(loaded, queue), limits, api_key, Site(public_url, allow_origin), say)
+    site = Site(public_url, allow_origin, (host.lower(), *allow_host))
+    app = build(loaded, name, Engine(loaded, queue), limits, api_key, site, say)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that went away
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)

@@ -60,6 +60,8 @@ class Guard:
         if encoding != "identity":
             return 415, f"a body in {encoding}: send it as it is"
         if self._api_key is None:
+            if astray := self._site.misses(headers):
+                return 421, astray
             why = self._site.refuses(headers) if scope["method"] == "POST" else None
             return (403, why) if why else None
         if scope["path"] in OPEN or scope["path"].startswith(FILES + "/"):
