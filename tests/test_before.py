@@ -1,5 +1,6 @@
 """What stands before the addresses: keys, pages of other sites, proxies, methods, bodies. No engine runs."""
 
+import asyncio
 import contextlib
 import gzip
 import io
@@ -17,6 +18,9 @@ from starlette.testclient import TestClient
 
 from charlm.serve.app import build
 from charlm.serve.engine import Engine
+from charlm.serve.guard import Guard
+from charlm.serve.limits import Limits
+from charlm.serve.refusals import answer
 from charlm.serve.site import Site, host_of, origin_of
 
 PAGE = "https://app.example"
@@ -175,7 +179,7 @@ def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
     assert wrong == {str(asked().post("/v1/completions", json={"n": 0}).status_code)} == {"400"}
     tags = {tag["name"] for tag in described["tags"]}
     assert {tag for path in described["paths"].values() for how in path.values() for tag in how["tags"]} == tags
-    for name in ("length", "symbols", "prompt", "texts", "body"):
+    for name in Limits.about():
         assert f"| {getattr(LIMITS, name):,} | `--max-{name}` |" in described["info"]["description"]
     assert "| 256 | `--queue` |" in described["info"]["description"]
 
@@ -247,6 +251,27 @@ def test_a_body_that_cannot_be_read_is_refused_in_words(asked):
         assert (answer.status_code, message(answer)[: len(words)]) == (status, words)
     chunks = (b" " * 8000 for _ in range(4))  # a body that does not tell its length
     assert asked().post("/v1/completions", content=chunks).status_code == 413
+
+
+def test_a_body_that_trickles_in_for_ever_is_refused():
+    told = []
+
+    async def trickle():
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def tell(message):
+        told.append(message)
+
+    async def application(*asked):
+        pytest.fail("a body that has not arrived was given on")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+    guard = Guard(application, Limits(arrival=0, body=10**9), None, Site(), answer)
+    asyncio.run(guard(scope, trickle, tell))
+    assert told[0]["status"] == 408
+    assert (b"connection", b"close") in told[0]["headers"]
+    assert b"a body that has not arrived within 0 seconds" in told[1]["body"]
 
 
 @pytest.mark.parametrize(

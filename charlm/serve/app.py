@@ -104,7 +104,7 @@ def build(
         routes(app, service)
     _errors(app, site.prefix, name)
     _describe_refusals(app)
-    guarded: Application = Guard(app, limits.body, api_key, site, answer)
+    guarded: Application = Guard(app, limits, api_key, site, answer)
     if site.origins:
         guarded = CORSMiddleware(
             guarded, site.origins, allow_methods=("GET", "POST"), allow_headers=("*",), allow_private_network=True
