@@ -343,8 +343,8 @@ def test_a_full_queue_answers_429_and_a_dead_engine_503(tmp_path, monkeypatch):
         refused = server.http.post("/v1/completions", json={})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         monkeypatch.undo()
-        server.engine.failure = "RuntimeError: gone"
-        assert server.http.get("/health").json() == {"status": "RuntimeError: gone"}
+        server.engine.failure = "the engine is gone"
+        assert server.http.get("/health").json() == {"status": "the engine is gone"}
         assert server.http.get("/health").status_code == server.http.get("/ready").status_code == 503
         assert "gone" in server.complete(503)["error"]["message"]
         assert server.http.get("/v1/models/run").json()["model_version_status"][0]["state"] == "END"
@@ -372,7 +372,9 @@ def test_an_engine_that_dies_tells_who_waits(tmp_path, monkeypatch):
         assert found[False].json()["error"]["message"] == "the engine has died"
         last = found[True].text.strip().split("\n\n")[-1]
         assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the engine has died"
-        assert server.http.get("/health").status_code == 503
+        health = server.http.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, server.engine.failure)
+        assert "ZeroDivisionError" not in health.text
         assert "charlm_slots_busy 0.0" in server.http.get("/metrics").text
     finally:
         server.close()

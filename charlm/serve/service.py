@@ -141,7 +141,7 @@ class Service:
 
     @property
     def status(self) -> str:
-        """In words: loading, ready after so many seconds, or what the engine died of."""
+        """In words: loading, ready after so many seconds, or that the engine has died."""
         seconds = self.engine.seconds_to_ready
         return self.engine.failure or ("loading" if seconds is None else f"ready after {seconds:.0f} s")
 
