@@ -9,6 +9,7 @@ import logging
 import re
 
 import pytest
+from click.testing import CliRunner
 from test_export import language_model
 
 pytest.importorskip("fastapi")
@@ -16,6 +17,8 @@ pytest.importorskip("fastapi")
 from serving import LIMITS
 from starlette.testclient import TestClient
 
+from charlm.cli import cli
+from charlm.cli.serve import _warn_of_strangers
 from charlm.serve.app import build
 from charlm.serve.engine import Engine
 from charlm.serve.guard import Guard
@@ -51,6 +54,32 @@ def asked(model):
 def message(answer):
     told = answer.json()["error"]
     return told if isinstance(told, str) else told["message"]
+
+
+ALL = "whoever reaches this machine over the network can use the model, for there is no key"
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (["--host", "0.0.0.0"], [ALL]),
+        (["--host", "0.0.0.0", "--api-key", "secret"], []),
+        (["--host", "127.1.2.3"], []),
+        ([], []),
+    ],
+)
+def test_a_server_that_others_reach_without_a_key_says_so(monkeypatch, caplog, options, warnings):
+    monkeypatch.setattr("charlm.machine.start_tensorflow", lambda: 1 / 0)  # far enough
+    done = CliRunner().invoke(cli, ["serve", "--port", "0", *options])
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert [record.message.split(": ")[0] for record in caplog.records] == warnings
+
+
+def test_who_reaches_an_address_is_said_of_it(caplog):
+    for address in ("192.168.1.7", "fe80::1", "::", "::1"):
+        _warn_of_strangers(address)
+    places = [record.message.split(" over ")[0].removeprefix("whoever reaches ") for record in caplog.records]
+    assert places == ["192.168.1.7", "fe80::1", "this machine"]
 
 
 WRONG = {"max_tokens": -1}  # refused after everything that stands before, by 400

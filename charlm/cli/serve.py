@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import re
@@ -15,9 +16,11 @@ import click
 
 from charlm.cli.options import Command, model_options
 from charlm.display import say
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, named
 from charlm.serve.limits import Limits
 from charlm.serve.site import Site, host_of, origin_of
+
+_log = logging.getLogger("charlm")
 
 
 def _key(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -88,6 +91,15 @@ def _listening(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise CharlmError(f"{host}, port {port}: cannot listen ({getattr(error, 'strerror', error)})") from None
     return listening
+
+
+def _warn_of_strangers(address: str) -> None:
+    """Says who can reach a server without a key that listens at an address, if it is more than this machine."""
+    found = ipaddress.ip_address(address)
+    if not found.is_loopback:
+        place = "this machine" if found.is_unspecified else address
+        way = f"CHARLM_SERVE_API_KEY=... or {named('api_key', 'KEY')} sets one"
+        _log.warning("whoever reaches %s over the network can use the model, for there is no key: %s", place, way)
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
@@ -169,6 +181,8 @@ def command(
     from charlm.machine import start_tensorflow
 
     listening = _listening(host, port)
+    if api_key is None:
+        _warn_of_strangers(listening.getsockname()[0])
     start_tensorflow()
     from charlm.api import load
     from charlm.serve.app import build
