@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
 import gzip
 import io
 import json
@@ -19,8 +21,9 @@ from starlette.testclient import TestClient
 
 from charlm.cli import cli
 from charlm.cli.serve import _warn_of_strangers
+from charlm.config import SampleConfig
 from charlm.serve.app import build
-from charlm.serve.engine import Engine
+from charlm.serve.engine import Engine, Full
 from charlm.serve.guard import Guard
 from charlm.serve.limits import Limits
 from charlm.serve.refusals import answer
@@ -211,6 +214,25 @@ def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
     for name in Limits.about():
         assert f"| {getattr(LIMITS, name):,} | `--max-{name}` |" in described["info"]["description"]
     assert "| 256 | `--queue` |" in described["info"]["description"]
+
+
+def test_where_a_request_says_nothing_the_runs_own_settings_hold_within_the_limits(model, monkeypatch):
+    own, engine, rows = copy.copy(model), Engine(model), []
+    own.config = dataclasses.replace(model.config, sample=SampleConfig(9000, 4, 0.3, 7, 0.9, stop=("x",), seed=5))
+
+    def submit(requests, deliver):
+        rows.extend(requests)
+        raise Full("far enough")
+
+    monkeypatch.setattr(engine, "submit", submit)
+    client = TestClient(build(own, "m", engine, Limits(length=800), None), base_url="http://localhost")
+    assert client.post("/v1/completions", json={"prompt": "the "}).status_code == 429
+    assert client.post("/v1/models/m:predict", json={"instances": ["the "]}).status_code == 429
+    told = [(row.length, row.temperature, row.top_k, row.top_p, row.seed) for row in rows]
+    assert told == [(800, 0.3, 7, 0.9, 5)] * 2
+    assert rows[0].stop == ("x",)
+    about = client.get("/openapi.json").json()["info"]["description"]
+    assert "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9." in about
 
 
 def test_a_key_is_asked_for(asked):

@@ -108,6 +108,16 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return not raised and not record.getMessage().rstrip().endswith("CancelledError")
 
 
+def _set_logs() -> None:
+    """The access log goes to standard error as it is; what others tell of clients that went away goes nowhere."""
+    access = logging.getLogger("charlm.access")
+    access.addHandler(logging.StreamHandler(sys.stderr))
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+
+
 @click.command()
 @model_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
@@ -190,15 +200,10 @@ def command(
 
     loaded = load(model, checkpoint=checkpoint, models=models)
     name = name or loaded.checkpoint.run_name
-    access = logging.getLogger("charlm.access")
-    access.addHandler(logging.StreamHandler(sys.stderr))
-    access.setLevel(logging.INFO)
-    access.propagate = False
     site = Site(public_url, allow_origin, (host.lower(), *allow_host))
     app = build(loaded, name, Engine(loaded, queue), limits, api_key, site, say)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that went away
+    _set_logs()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"
     url = f"{public_url}, behind a proxy of {url}" if public_url else url
