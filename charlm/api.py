@@ -281,7 +281,7 @@ def train(
     if shows:
         say(str(session.data.corpus))
         say(session.choice)
-    with stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
+    with session.lock, stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
         start_tensorflow(side_by_side=True)
         if session.checkpoint is None and not trains_side_by_side():
             _log.warning(

@@ -17,10 +17,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.numpy
 
@@ -90,26 +90,51 @@ class Run:
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run against other processes that would train it, where the file system has locks.
+    def lock(self) -> IO[bytes]:
+        """Holds the run against other processes that would train it, and mends what a killed one left in it.
+
+        Returns:
+            What holds it until it is closed; it warns where the file system has no locks.
 
         Raises:
-            CharlmError: another process does, or the run may not be written.
+            CharlmError: another process holds it, or the run may not be written.
         """
         path = self.path / "lock"
-        try:
-            file = path.open("w")
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        with file:
+        with ExitStack() as closing:
+            try:
+                file = closing.enter_context(path.open("ab"))
+            except OSError as error:
+                raise _unwritable(path, error) from None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in UNSUPPORTED:
                     raise CharlmError(f"{self.path}: is being trained by another process") from None
                 _log.warning("%s: cannot be locked here (%s); train it in one process", self.path, error.strerror)
-            yield
+            try:
+                self._mend_log()
+                self._clear_drafts()
+            except OSError as error:
+                raise _unwritable(self.path, error) from None
+            closing.pop_all()
+            return file
+
+    def _mend_log(self) -> None:
+        """Cuts off the last line of metrics.jsonl if it was half written."""
+        log = self.path / "metrics.jsonl"
+        lines = log.read_bytes() if log.exists() else b""
+        if (whole := lines.rfind(b"\n") + 1) < len(lines):
+            os.truncate(log, whole)
+
+    def _clear_drafts(self) -> None:
+        """Puts back a whole checkpoint that was moved aside for one that never came, and removes all other drafts."""
+        for draft in (self.path / "checkpoints").glob(".step-*"):
+            place = draft.with_name(draft.name.split(".")[1])
+            if draft.suffix == ".before" and not place.exists():
+                with suppress(ModelError):
+                    verify_manifest(draft)
+                    draft.rename(place)
+            shutil.rmtree(draft, ignore_errors=True)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Appends a line to metrics.jsonl; raises CharlmError if the disk is full or refuses."""
@@ -171,8 +196,7 @@ class Run:
         place = self.path / "checkpoints" / f"step-{step:08}"
         beside = place.with_name(f".{place.name}.{os.getpid()}")
         try:
-            for left in place.parent.glob(".step-*"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear_drafts()
             beside.mkdir()
             for name, content in contents.items():
                 write_synced(beside / name, content)

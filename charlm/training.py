@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.config import Config
 from charlm.errors import DivergedError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
 from charlm.machine import Machine, onednn, threads
@@ -49,7 +50,7 @@ class Training:
         self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
-        self.stop = stop
+        self.lock, self.stop = session.lock, stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
         precision = Machine.here().precision(train.precision)
@@ -109,12 +110,15 @@ class Training:
         return {"step": self.at.step, "epoch": self.at.epoch, "seconds": round(self.seconds, 3)}
 
     def events(self) -> Iterator[Event]:
-        """Trains, and yields what happens; logs it in metrics.jsonl too.
+        """Trains, and yields what happens; logs it in metrics.jsonl too. In the end it lets go of the run.
 
         Raises:
             DivergedError: the loss or the gradient is no longer finite; earlier checkpoints are whole.
         """
-        with self.run.locked():
+        with self.lock:
+            record = self.run.record
+            if Config.from_dict(record["config"]) != self.config:  # it has been given another length
+                self.run.record_again(record | {"config": self.config.to_dict()})
             logged_step, logged_at = -math.inf, -math.inf
             for event in self._loop():
                 if isinstance(event, Stepped):

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from charlm.checkpoint import assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import write_json, write_manifest
@@ -337,8 +337,7 @@ def test_a_disk_that_lacks_a_feature_of_local_ones_is_good_enough(run, monkeypat
 
     if call == "lock":
         monkeypatch.setattr(fcntl, "flock", unsupported)
-        with run.locked():
-            pass
+        run.lock().close()
         assert "cannot be locked here" in caplog.text
     else:
         real = os.fsync
@@ -484,6 +483,29 @@ def test_a_killed_save_leaves_the_one_before_or_the_new_one(run):
     assert set(last) == {30, 40}
     assert last == sorted(last)
     assert all(after == ([20, 30, 40, 50] if last == 40 else [20, 30, 50]) for last, _, after, _ in said)
+
+
+def test_a_checkpoint_that_was_moved_aside_by_a_killed_save_is_put_back(run):
+    place = run.last().path
+    aside = place.with_name(f".{place.name}.99.before")
+    place.rename(aside)
+    run.lock().close()
+    assert steps(run) == [10, 20, 30]
+    place.rename(aside)
+    save(run, 40, best=20)
+    assert steps(run) == [20, 30, 40]
+    damage(Checkpoint(place.rename(aside), 30))
+    run.lock().close()
+    assert steps(run) == [20, 40]
+    assert not list(run.path.glob("checkpoints/.*"))
+
+
+def test_a_line_of_the_log_that_was_half_written_is_cut_off(run):
+    log = run.path / "metrics.jsonl"
+    for whole, half in itertools.product((b"", b'{"a": 1}\n'), (b"", b'{"b')):
+        log.write_bytes(whole + half)
+        run.lock().close()
+        assert log.read_bytes() == whole
 
 
 def test_a_save_takes_the_place_of_a_damaged_one(run):
@@ -697,15 +719,13 @@ def test_a_run_is_made_once(run):
 
 
 def test_two_processes_cannot_train_one_run(run):
-    script = "with Run(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    input()"
+    script = "lock = Run(Path(sys.argv[1])).lock()\nprint('held', flush=True)\ninput()"
     with python(script, run.path) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CharlmError, match="another process"), run.locked():
-            pass
+        with pytest.raises(CharlmError, match="another process"):
+            run.lock()
         assert run.last().step == 30  # reading is free
         holder.kill()
         holder.wait()
-    with run.locked():
-        pass
-    with run.locked():  # and it is given back
-        pass
+    run.lock().close()
+    run.lock().close()  # it was given back

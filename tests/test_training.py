@@ -1,5 +1,6 @@
 """The training loop: exact resume, honest stops, and a log that others may rely on."""
 
+import contextlib
 import json
 import math
 import os
@@ -382,9 +383,14 @@ def test_a_text_too_small_for_its_lanes_leaves_no_run_behind(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_cannot_train_one_run(train, run):
-    with run.locked(), pytest.raises(CharlmError, match="another process"):
-        train("run", resume=True)
+@pytest.mark.parametrize("steps", [5, 60])
+def test_a_refused_resume_changes_nothing(train, run, steps):
+    """One that another process trains, and one that is to end before where it stands."""
+    with run.lock() if steps == 60 else contextlib.nullcontext():
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with pytest.raises(CharlmError, match="another process" if steps == 60 else "already made 30 updates"):
+            train("run", resume=True, train={"steps": steps})
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_a_name_that_exists_needs_resume(train, run):
