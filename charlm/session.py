@@ -60,7 +60,7 @@ def open_session(
 ) -> Session:
     """Makes a new run, or opens the one to resume, which nobody else may train until the session's lock is closed.
 
-    Imports no TensorFlow.
+    Imports TensorFlow where a driver finds a GPU alone.
 
     Args:
         request: what the user said.
@@ -194,7 +194,8 @@ def _resumed(
             "checkpoint's tokenizer is not the one that the run began with"
         )
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
-    return Session(run, data, _lanes(data, config), config, record["groups"], checkpoint, f"resumed from {at}", lock)
+    groups = 1 if Machine.here().gpu else record["groups"]
+    return Session(run, data, _lanes(data, config), config, groups, checkpoint, f"resumed from {at}", lock)
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

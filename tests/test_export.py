@@ -42,7 +42,7 @@ def language_model(folder, cell="lstm", tokenizer="char", **settings):
             weight * (1 if cell == "rnn" else 2) + rng.normal(0, 0.05 if cell == "rnn" else 0.3, weight.shape)
         )
     tables = {"data": {"tokenizer": tokenizer}, "model": config.to_dict()}
-    corpus = {"paths": ["texts/fox.txt"], "chars": len(TEXT)}
+    corpus = {"paths": ["texts/fox.txt"], "chars": len(TEXT), "sha256": ""}
     run = Run.create(folder / "run", {"config": Config.from_dict(tables, "test").to_dict(), "corpus": corpus})
     run.save(1, to_arrays(model.named_weights()), {}, {"best": None}, made)
     return load("run", models=folder)

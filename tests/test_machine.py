@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from test_export import language_model
 
 from charlm import machine, runtime
 from charlm.config import ModelConfig
 from charlm.errors import UsageError
 from charlm.machine import Machine, quota, start_tensorflow
 from charlm.model import build_model
+from charlm.runs import Run
 from charlm.session import Request, open_session
 
 
@@ -70,12 +72,24 @@ def test_lane_groups_are_for_the_cores_that_layers_leave(cores, lanes, layers, g
 
 
 def test_on_a_gpu_lanes_are_one_group_in_training_and_in_evaluation(on, tmp_path, monkeypatch):
-    on(cores=16, gpu=True)
-    assert Machine.here().lane_groups(64, 1) == 1
-    (tmp_path / "text.txt").write_text("It was the best of times. " * 2000)
-    opened = open_session(Request([str(tmp_path / "text.txt")], {"train": {"lanes": 64}}, tmp_path / "models"))
-    assert opened.groups == 1
-    assert opened.run.record["machine"].items() >= {"cores": 16, "gpu": True, "bfloat16": False}.items()
+    text, models = tmp_path / "text.txt", tmp_path / "models"
+    settings = {"train": {"lanes": 64}, "model": {"layers": 1}}
+    text.write_text("It was the best of times. " * 2000)
+
+    def opened(name, settings=settings, **request):
+        with (session := open_session(Request([str(text)], settings, models, name, **request))).lock:
+            return session
+
+    on(cores=4)
+    assert opened("begun-on-a-processor").groups == 4
+    model, groups = language_model(tmp_path, units=8, layers=1), []
+    on(cores=4, gpu=True)
+    assert opened("new").groups == opened("begun-on-a-processor", {}, resume=True).groups == 1
+    assert Run(models / "new").record["machine"].items() >= {"cores": 4, "gpu": True, "bfloat16": False}.items()
+    monkeypatch.setattr("charlm.api.Evaluator", lambda model, n: groups.append(n) or 1 / 0)  # far enough
+    with pytest.raises(ZeroDivisionError):
+        model.evaluate(text)
+    assert groups == [1]
 
 
 FLAGS = {"avx512_bf16": "bfloat16", "amx_bf16": "bfloat16", "avx2": "float32"}
