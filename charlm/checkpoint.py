@@ -12,7 +12,7 @@ Whoever loads one verifies all of it. Nothing here is unpickled, and no Keras mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,19 @@ from charlm.files import MANIFEST, read_json, verify_manifest
 from charlm.tokenizers import Tokenizer, load_tokenizer
 
 Arrays = dict[str, npt.NDArray[Any]]
+FORMAT = 1  # of runs and checkpoints; larger ones are those of versions to come
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's or a checkpoint's `config.json` says.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of a later format.
+    """
+    record = read_json(path)
+    if (found := record.get("format", FORMAT)) not in range(1, FORMAT + 1):
+        raise ModelError(f"{path}: is of format {found}; this version of charlm reads {FORMAT}: install a newer one")
+    return record
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Checkpoint:
     @property
     def record(self) -> dict[str, Any]:
         """The run's record: configuration, versions, corpus."""
-        return read_json(self.path / "config.json")
+        return read_record(self.path / "config.json")
 
     @property
     def run_name(self) -> str:
@@ -113,3 +126,29 @@ def assign(variables: Mapping[str, Any], arrays: Arrays, where: Path) -> None:
         if tuple(variable.shape) != arrays[name].shape:
             raise ModelError(f"{where}: {name} is {arrays[name].shape}, this model's is {tuple(variable.shape)}")
         variable.assign(arrays[name])
+
+
+def named_slots(variables: Iterable[Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A Keras optimizer's variables by the names they have in a checkpoint: `optimizer.momentum.layers.0.kernel`.
+
+    Args:
+        variables: the optimizer's; of those that it shares with what scales its loss, its own are `optimizer.inner.…`.
+        weights: the model's, by name.
+    """
+    owners = {weight.path.replace("/", "_"): name for name, weight in weights.items()}
+    named: dict[str, Any] = {}
+    for variable in variables:
+        owner, _, slot = variable.name.rpartition("_")
+        name = f"{slot}.{owners[owner]}" if owner in owners else variable.name
+        named[f"optimizer.{f'inner.{name}' if f'optimizer.{name}' in named else name}"] = variable
+    return named
+
+
+def slots_by_name(training: Arrays, named: Iterable[str]) -> Arrays:
+    """The optimizer's arrays in `training.safetensors`, by the names of `named_slots`.
+
+    The first checkpoints had them by number, those of the layers last.
+    """
+    in_order = sorted(named, key=lambda name: ".layers." in name)
+    names = {f"optimizer.{number:03}": name for number, name in enumerate(in_order)}
+    return {names.get(key, key): array for key, array in training.items() if key.startswith("optimizer.")}

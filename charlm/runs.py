@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import safetensors.numpy
 
-from charlm.checkpoint import Arrays, Checkpoint
+from charlm.checkpoint import Arrays, Checkpoint, read_record
 from charlm.errors import CharlmError, ModelError, UsageError, named, nearest
 from charlm.files import (
     MANIFEST,
@@ -60,7 +60,7 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """What `config.json` says of the run."""
-        return read_json(self.path / "config.json")
+        return read_record(self.path / "config.json")
 
     @classmethod
     def create(cls, path: Path, record: Mapping[str, Any]) -> Run:
@@ -277,13 +277,23 @@ def _unwritable(path: Path, error: OSError) -> CharlmError:
 
 
 def runs(models: Path) -> list[Run]:
-    """The runs under a folder, the one that wrote a checkpoint last at the end; those without one come first."""
+    """The runs under a folder, the one that wrote a checkpoint last at the end.
+
+    Those without one come first, and then those that were published, which somebody else may have trained.
+    """
     found = [Run(path.parent) for path in models.glob("*/config.json") if not left_by_system(path.parent.name)]
-    return sorted(found, key=lambda run: max((c.written for c in run.checkpoints()[-1:]), default=0.0))
+
+    def age(run: Run) -> tuple[bool, float]:
+        last = run.checkpoints()[-1:]
+        return any((c.path / "training.safetensors").exists() for c in last), max(
+            (c.written for c in last), default=0.0
+        )
+
+    return sorted(found, key=age)
 
 
 def find_run(model: str | None, models: Path) -> Run:
-    """A run, or a checkpoint, by directory or by name under `models`; for None, the run that wrote a checkpoint last.
+    """A run, or a checkpoint, by directory or by name under `models`; for None, the newest, as `runs` has them.
 
     Raises:
         ModelError: there is none.

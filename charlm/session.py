@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from charlm import __version__
-from charlm.checkpoint import Checkpoint
+from charlm.checkpoint import FORMAT, Checkpoint
 from charlm.config import LENGTHS, PRESETS, Config, DataConfig, Tables, check, choose_preset, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
@@ -146,7 +146,7 @@ def _record(config: Config, data: Data, paths: Sequence[str], preset: str, machi
     versions = {"charlm": __version__, "python": platform.python_version()}
     corpus = data.corpus
     return {
-        "format": 1,
+        "format": FORMAT,
         "config": config.to_dict(),
         "preset": preset,
         "corpus": {

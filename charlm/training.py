@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
 from charlm.config import Config
 from charlm.errors import DivergedError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
@@ -77,14 +77,14 @@ class Training:
         return train.epochs * self.lanes.windows if train.epochs else train.steps
 
     def _optimizer_variables(self) -> dict[str, Any]:
-        return {f"optimizer.{n:03}": v for n, v in enumerate(self.trainer.optimizer.variables)}
+        return named_slots(self.trainer.optimizer.variables, self.model.named_weights())
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         now, training = self.at, checkpoint.arrays("training")
         self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
-        slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
-        assign(self._optimizer_variables(), slots, checkpoint.path)
+        slots = self._optimizer_variables()
+        assign(slots, slots_by_name(training, slots), checkpoint.path)
         self.state, self.before = self.model.state_of(training), self.at.seconds
         self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):

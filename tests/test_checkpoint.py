@@ -599,6 +599,15 @@ def test_a_foreign_configuration_is_refused(run, record):
         checkpoint.config()
 
 
+@pytest.mark.parametrize("number", [2, 0, "1", None, [1]])
+def test_a_format_that_this_version_does_not_know_is_refused(run, number):
+    run.record_again({**RECORD, "format": number})
+    checkpoint = save(run, 40)
+    for read in (checkpoint.config, lambda: run.record):
+        with pytest.raises(ModelError, match=r"is of format .*; this version of charlm reads 1: install a newer one"):
+            read()
+
+
 def test_progress_without_a_best_is_refused(run):
     (run.last().path / "progress.json").write_text("{}")
     seal(run.checkpoints()[-1])
@@ -692,6 +701,14 @@ def test_the_newest_run_stays_the_newest_when_the_models_are_copied(run, clock, 
         for folder in (tmp_path / "copies" / name).rglob("step-*"):
             os.utime(folder, (10**9 - age, 10**9 - age))
     assert find_run(None, tmp_path / "copies").name == "one"
+
+
+def test_a_published_model_is_never_the_newest_beside_a_run_of_ones_own(run, clock):
+    publish(save(run, 40), run.path.parent / "published")
+    assert find_run(None, run.path.parent).name == "one"
+    shutil.rmtree(run.path)
+    made(run.path)  # has nothing to load yet
+    assert find_run(None, run.path.parent).name == "published"
 
 
 def test_a_run_of_before_manifests_had_a_time_has_that_of_its_folder(run):

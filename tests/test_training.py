@@ -4,18 +4,20 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import charlm
 from charlm import time_budget, training
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
-from charlm.files import read_json
+from charlm.files import read_json, write_manifest
 from charlm.machine import Machine
 from charlm.runs import Run
 from charlm.session import Request, open_session
@@ -91,6 +93,24 @@ def test_a_stop_and_a_resume_change_no_bit(train, tmp_path, cell, stride):
     whole, parted = (digests(tmp_path, name, 30) for name in ("whole", "parted"))
     assert whole == parted
     assert set(whole) == {"weights.safetensors", "training.safetensors"}
+
+
+def test_a_checkpoint_of_when_slots_had_numbers_is_resumed_to_the_last_bit(train, run, tmp_path):
+    whole = digests(tmp_path, "run", 30)
+    shutil.rmtree(run.last().path)
+    folder = run.last().path
+    training = safetensors.numpy.load_file(folder / "training.safetensors")
+    layer = ["layers.0.kernel", "layers.0.recurrent_kernel", "layers.0.bias"]
+    weights = ["embedding", "projection", "bias", *layer]
+    slots = [f"{slot}.{weight}" for weight in weights for slot in ("momentum", "velocity")]
+    for number, name in enumerate(["iteration", "learning_rate", *slots]):
+        training[f"optimizer.{number:03}"] = training.pop(f"optimizer.{name}")
+    assert {name.split(".")[0] for name in training if not re.fullmatch(r"optimizer\.\d{3}", name)} == {"state"}
+    safetensors.numpy.save_file(training, folder / "training.safetensors")
+    (folder / "MANIFEST.json").unlink()
+    write_manifest(folder)
+    assert train("run", resume=True)[0].step == 20
+    assert digests(tmp_path, "run", 30) == whole
 
 
 def test_a_resume_crosses_epochs(train, tmp_path):
@@ -226,7 +246,7 @@ def test_planning_changes_no_weight(train, tmp_path, clock):
     planned, counted = (Run(tmp_path / name).last().arrays("training") for name in ("planned", "counted"))
     slots = [name for name in planned if name.startswith("optimizer.")]
     assert all(np.allclose(planned[name], counted[name], rtol=1e-4, atol=1e-9) for name in slots)
-    assert planned["optimizer.000"] == 3  # updates
+    assert planned["optimizer.iteration"] == 3  # updates
 
 
 def test_what_an_interrupted_run_learnt_is_what_is_used(train, run):
