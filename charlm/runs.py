@@ -284,10 +284,8 @@ def runs(models: Path) -> list[Run]:
     found = [Run(path.parent) for path in models.glob("*/config.json") if not left_by_system(path.parent.name)]
 
     def age(run: Run) -> tuple[bool, float]:
-        last = run.checkpoints()[-1:]
-        return any((c.path / "training.safetensors").exists() for c in last), max(
-            (c.written for c in last), default=0.0
-        )
+        last = next(reversed(run.checkpoints()), None)
+        return (False, 0.0) if last is None else ((last.path / "training.safetensors").exists(), last.written)
 
     return sorted(found, key=age)
 

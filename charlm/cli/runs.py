@@ -31,7 +31,7 @@ GAP = 2
 @models_option
 @json_option
 def command(models: Path, as_json: bool) -> None:
-    """List runs, the newest first: it is the one that other commands read.
+    """List runs, the newest first: it is the one that other commands read. A published model stands behind them.
 
     The score is the best one on held-out text, in bits per character (lower is better); the size is on disk. With
     --json, one object a line for each run.
