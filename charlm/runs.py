@@ -32,6 +32,7 @@ from charlm.files import (
     left_by_system,
     read_json,
     remove_folder,
+    replace_folder,
     sync_folder,
     to_json,
     verify_manifest,
@@ -130,7 +131,7 @@ class Run:
         """Puts back a whole checkpoint that was moved aside for one that never came, and removes all other drafts."""
         for draft in (self.path / "checkpoints").glob(".step-*"):
             place = draft.with_name(draft.name.split(".")[1])
-            if draft.suffix == ".before" and not place.exists():
+            if draft.name.endswith("before") and not place.exists():
                 with suppress(ModelError):
                     verify_manifest(draft)
                     draft.rename(place)
@@ -202,14 +203,9 @@ class Run:
                 write_synced(beside / name, content)
             write_manifest(beside, written=time.time())
             sync_folder(beside)
-            before = beside.with_name(f"{beside.name}.before")
-            if place.exists():
-                place.rename(before)
-            beside.rename(place)
-            sync_folder(place.parent)
-            shutil.rmtree(before, ignore_errors=True)
+            replace_folder(beside, place)
         except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
+            self._clear_drafts()
             raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
         return Checkpoint(place, step)
 

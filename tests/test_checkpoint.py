@@ -485,9 +485,10 @@ def test_a_killed_save_leaves_the_one_before_or_the_new_one(run):
     assert all(after == ([20, 30, 40, 50] if last == 40 else [20, 30, 50]) for last, _, after, _ in said)
 
 
-def test_a_checkpoint_that_was_moved_aside_by_a_killed_save_is_put_back(run):
+@pytest.mark.parametrize("end", ["99.before", "charlm-before"])
+def test_a_checkpoint_that_was_moved_aside_by_a_killed_save_is_put_back(run, end):
     place = run.last().path
-    aside = place.with_name(f".{place.name}.99.before")
+    aside = place.with_name(f".{place.name}.{end}")
     place.rename(aside)
     run.lock().close()
     assert steps(run) == [10, 20, 30]

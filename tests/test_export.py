@@ -213,6 +213,10 @@ def test_a_directory_is_replaced_if_it_is_an_export(tmp_path, monkeypatch):
     assert (out / "models.config").read_text() == "mine"
     (out / "models.config").unlink()
     (out / "step.onnx").write_text("old")
+    out.rename(out.with_name(".out.charlm-before"))  # by a process that was killed before it put the new one there
+    with pytest.raises(UsageError, match="exists; force=True"):
+        export(model, out, "onnx")
+    assert (out / "step.onnx").read_text() == "old"
     export(model, Path(), "onnx", force=True)
     assert (out / "step.onnx").stat().st_size > 10_000
     assert {p.name for p in out.iterdir()} == {"README.md", "step.onnx", "window.onnx", "tokenizer.json"}
