@@ -29,15 +29,15 @@ def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int,
     import numpy as np
 
     from charlm.config import ModelConfig, TrainConfig
-    from charlm.runtime import choose_precision, lane_groups, start_tensorflow
+    from charlm.machine import Machine, start_tensorflow
 
     start_tensorflow(side_by_side=True)
     from charlm.model import build_model
     from charlm.tbptt import Trainer
 
     config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
-    model = build_model(config, precision=choose_precision(precision))
-    trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), lane_groups(lanes, layers))
+    model = build_model(config, precision=Machine.here().precision(precision))
+    trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), Machine.here().lane_groups(lanes, layers))
     x, y = (np.random.default_rng(n).integers(0, VOCABULARY, (window, lanes)).astype(np.int32) for n in range(2))
     state = [model.initial_state(lanes)]
 
@@ -53,7 +53,7 @@ def charlm_generate(cell: str, precision: str, units: int, layers: int, samples:
     import numpy as np
 
     from charlm.config import ModelConfig, SampleConfig
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     start_tensorflow(side_by_side=precision == "bfloat16")
     from charlm.generation import Generator
@@ -73,23 +73,23 @@ def charlm_generate(cell: str, precision: str, units: int, layers: int, samples:
 
 def charlm_products(cell: str, precision: str, units: int, layers: int, columns: int) -> Work:
     """Large products, [2048, 512] by [512, columns], as many at a time as there are cores."""
-    from charlm.runtime import choose_precision, cores, start_tensorflow
+    from charlm.machine import Machine, start_tensorflow
 
     start_tensorflow(side_by_side=True)
     import tensorflow as tf
 
-    dtype = choose_precision(precision)
+    dtype = Machine.here().precision(precision)
     pairs = [
         (tf.cast(tf.random.normal((2048, 512)), dtype), tf.cast(tf.random.normal((512, columns)), dtype))
-        for _ in range(cores())
+        for _ in range(Machine.here().cores)
     ]
     products = tf.function(lambda: tf.add_n([tf.matmul(a + tf.zeros((), dtype), b)[0, 0] for a, b in pairs]))
-    return lambda: float(products()), 2 * 2048 * 512 * columns * cores()
+    return lambda: float(products()), 2 * 2048 * 512 * columns * Machine.here().cores
 
 
 def charlm_reads(cell: str, precision: str, units: int, layers: int, size: int) -> Work:
     """Reads a buffer over and over, with the threads that generating has."""
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     start_tensorflow()
     import tensorflow as tf

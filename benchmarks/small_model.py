@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import charlm
-from charlm.checkpoint import find_run
+from charlm.runs import find_run, publish
 
 NAME = "kjv-small"
 SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.0, "lanes": 64, "bptt": 64, "learning_rate": 7e-3}
@@ -16,7 +16,7 @@ def main() -> None:
     corpus, steps = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         charlm.train(corpus, name=NAME, models=folder, preset="small", steps=int(steps), **SETTINGS)
-        published = find_run(NAME, Path(folder)).pick("best").publish(MODELS / NAME)
+        published = publish(find_run(NAME, Path(folder)).pick("best"), MODELS / NAME)
     print(f"{published.path}: {sum(f.stat().st_size for f in published.path.iterdir()):,} bytes")
     print(charlm.load(MODELS / NAME).evaluate([corpus], "valid"))
 

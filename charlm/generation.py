@@ -16,8 +16,9 @@ import tensorflow as tf
 from charlm.config import SampleConfig
 from charlm.decoder import decoder_of
 from charlm.decoding import DecodeState, decode
+from charlm.machine import Machine, threads
 from charlm.model import CharLM
-from charlm.runtime import kernel, lane_groups, threads
+from charlm.runtime import kernel
 from charlm.sampling import RECENT, settings_of
 from charlm.tokenizers import StreamDecoder, Tokenizer
 
@@ -54,7 +55,7 @@ class Generator:
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
         compiled, decoder = DECODE[self.precision], decoder_of(self.model, self.precision, columns=True)
-        groups = lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
+        groups = Machine.here().lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
         forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)

@@ -21,8 +21,9 @@ import tensorflow as tf
 from charlm.cell import Cell, GatedCell, State, Tensor, Weights
 from charlm.cells import cell_of
 from charlm.config import ModelConfig
+from charlm.machine import Machine
 from charlm.recurrence import Blocks, in_blocks
-from charlm.runtime import kernel, on_gpu
+from charlm.runtime import kernel
 from charlm.scan import unroll
 
 ModelState: TypeAlias = tuple[State, ...]
@@ -271,7 +272,7 @@ def build_model(
         precision: of the operands of products; those of a cell's own step are of `dtype`.
         dtype: of weights and state; float64 is for checking gradients.
     """
-    chosen = engine or ("keras" if on_gpu() and config.cell in KERAS_LAYERS else "recurrence")
+    chosen = engine or ("keras" if Machine.here().gpu and config.cell in KERAS_LAYERS else "recurrence")
     if not isinstance(cell_of(config.cell), GatedCell):
         chosen, precision = "step", "float32"
     return CharLM(config, seed, chosen, precision, dtype)

@@ -8,18 +8,19 @@ import itertools
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from charlm import __version__
-from charlm.checkpoint import Checkpoint, Run
+from charlm.checkpoint import FORMAT, Checkpoint
 from charlm.config import LENGTHS, PRESETS, Config, DataConfig, Tables, check, choose_preset, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
-from charlm.files import left_by_system
-from charlm.runtime import cores, gpu_present, lane_groups, native_bfloat16
+from charlm.files import MANIFEST, left_by_system
+from charlm.machine import Machine
+from charlm.runs import Run
 from charlm.windows import Lanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
@@ -37,6 +38,7 @@ class Session:
     groups: int  # of lanes, computed side by side
     checkpoint: Checkpoint | None
     choice: str
+    lock: IO[bytes]  # of the run; whoever closes it lets go of it
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def open_session(
     reading: Announce = lambda size: lambda count: None,
     encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
 ) -> Session:
-    """Makes a new run, or opens the one to resume. Imports no TensorFlow.
+    """Makes a new run, or opens the one to resume, which nobody else may train until the session's lock is closed.
+
+    Imports TensorFlow where a driver finds a GPU alone.
 
     Args:
         request: what the user said.
@@ -66,27 +70,31 @@ def open_session(
     Raises:
         UsageError: a run of that name exists, there is none to resume, or what was said differs from it.
         DataError: the corpus is empty, undecodable, or too small for the lanes.
+        CharlmError: another process trains it.
     """
     existing = _existing(request)
     if existing is not None:
-        return _resumed(existing, request, reading, encoding)
+        with contextlib.ExitStack() as closing:
+            lock = closing.enter_context(existing.lock())
+            session = _resumed(existing, lock, request, reading, encoding)
+            closing.pop_all()
+            return session
     if not request.paths:
         raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
     paths, preset, choice = list(request.paths), request.preset, f"preset {request.preset}"
-    slow = not gpu_present() and not native_bfloat16()
-    check(request.settings, preset, slow)
+    machine = Machine.here()
+    check(request.settings, preset, machine.slow)
     told = overlay(PRESETS[preset].tables if preset else {}, request.settings)
     corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
-        preset, why = choose_preset(corpus.chars, gpu_present(), request.settings.get("train", {}).get("minutes"))
+        preset, why = choose_preset(corpus.chars, machine.gpu, request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
-    config = resolve(PRESETS[preset].on(slow), request.settings)
+    config = resolve(PRESETS[preset].on(machine.slow), request.settings)
     data = prepare(corpus, config.data, progress=encoding(corpus.chars))
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
-    lanes = _lanes(data, config)
-    groups = 1 if gpu_present() else lane_groups(config.train.lanes, config.model.layers)
-    run = _create(request, _record(config, data, paths, preset, groups))
-    return Session(run, data, lanes, config, groups, None, choice)
+    lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
+    run = _create(request, record)
+    return Session(run, data, lanes, config, record["groups"], None, choice, run.lock())
 
 
 def _lanes(data: Data, config: Config) -> Lanes:
@@ -101,21 +109,30 @@ def _existing(request: Request) -> Run | None:
         )
     if not request.resume:
         if request.name and (request.models / request.name).exists():
-            ways_out = f"add {named('resume', True)} to go on, or choose another {named('name')}"
-            raise UsageError(f"{request.models / request.name} exists: {ways_out}")
+            raise _exists(request)
         return None
     if request.name is None:
         raise UsageError(f"{named('resume', True)} needs the {named('name')} of the run to go on with")
     run = Run(request.models / request.name)
     if not (run.path / "config.json").is_file():
         raise UsageError(f"{run.path}: there is no such run to resume")
+    if (run.path / MANIFEST).is_file():
+        raise UsageError(f"{run.path}: is a checkpoint without its run, which can be read but not resumed")
     return run
+
+
+def _exists(request: Request) -> UsageError:
+    ways_out = f"add {named('resume', True)} to go on, or choose another {named('name')}"
+    return UsageError(f"{request.models / str(request.name)} exists: {ways_out}")
 
 
 def _create(request: Request, record: dict[str, Any]) -> Run:
     """A new run under its given name, or under the corpus' name and the first free number."""
     if request.name:
-        return Run.create(request.models / request.name, record)
+        try:
+            return Run.create(request.models / request.name, record)
+        except FileExistsError:  # another process has made it meanwhile
+            raise _exists(request) from None
     path = request.paths[0]
     stem = "stdin" if path == "-" else re.sub(r"[^\w-]+", "-", Path(path).name.split(".")[0]).strip("-")
     for number in itertools.count(1):
@@ -124,12 +141,12 @@ def _create(request: Request, record: dict[str, Any]) -> Run:
     raise AssertionError
 
 
-def _record(config: Config, data: Data, paths: Sequence[str], preset: str, groups: int) -> dict[str, Any]:
+def _record(config: Config, data: Data, paths: Sequence[str], preset: str, machine: Machine) -> dict[str, Any]:
     packages = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors")
     versions = {"charlm": __version__, "python": platform.python_version()}
     corpus = data.corpus
     return {
-        "format": 1,
+        "format": FORMAT,
         "config": config.to_dict(),
         "preset": preset,
         "corpus": {
@@ -141,14 +158,15 @@ def _record(config: Config, data: Data, paths: Sequence[str], preset: str, group
         },
         "tokenizer": data.tokenizer.fingerprint,
         "versions": versions | {name: importlib.metadata.version(name) for name in packages},
-        "machine": {"platform": platform.platform(), "cores": cores(), "gpu": gpu_present()},
-        "groups": groups,
+        "machine": {"platform": platform.platform(), **asdict(machine)},
+        "groups": machine.lane_groups(config.train.lanes, config.model.layers),
         "seed": config.train.seed,
     }
 
 
 def _resumed(
     run: Run,
+    lock: IO[bytes],
     request: Request,
     reading: Announce,
     encoding: Callable[[int], Progress],
@@ -175,10 +193,9 @@ def _resumed(
             f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "
             "checkpoint's tokenizer is not the one that the run began with"
         )
-    if config != old:
-        run.record_again(record | {"config": config.to_dict()})
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
-    return Session(run, data, _lanes(data, config), config, record["groups"], checkpoint, f"resumed from {at}")
+    groups = 1 if Machine.here().gpu else record["groups"]
+    return Session(run, data, _lanes(data, config), config, groups, checkpoint, f"resumed from {at}", lock)
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

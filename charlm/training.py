@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
+from charlm.config import Config
 from charlm.errors import DivergedError, UsageError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
+from charlm.machine import Machine, onednn, threads
 from charlm.model import build_model
 from charlm.progress import Progress
-from charlm.runtime import choose_precision, onednn, threads
 from charlm.score import Score
 from charlm.session import Session
 from charlm.tbptt import Trainer, Update, scheduled_rate
@@ -49,17 +50,17 @@ class Training:
         self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
-        self.stop = stop
+        self.lock, self.stop = session.lock, stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
-        self.model = build_model(self.config.model, seed=train.seed, precision=choose_precision(train.precision))
-        precision = self.model.precision
-        if train.precision not in ("auto", precision):
-            cell = f"the cell {self.config.model.cell} computes in {precision}"
+        precision = Machine.here().precision(train.precision)
+        self.model = build_model(self.config.model, seed=train.seed, precision=precision)
+        if train.precision not in ("auto", self.model.precision):
+            cell = f"the cell {self.config.model.cell} computes in {self.model.precision}"
             raise UsageError(f"{named('train.precision')} {train.precision}: {cell}")
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
-        self.at = Progress(groups=session.groups, precision=precision, threads=threads(), onednn=onednn())
+        self.at = Progress(groups=session.groups, precision=self.model.precision, threads=threads(), onednn=onednn())
         self.state = self.model.initial_state(train.lanes)
         self.ahead: Window | None = None  # the next update's
         self.scored_at, self.scoring = time.monotonic(), 0.0  # the latest evaluation, and the seconds that it took
@@ -79,14 +80,14 @@ class Training:
         return train.epochs * self.lanes.windows if train.epochs else train.steps
 
     def _optimizer_variables(self) -> dict[str, Any]:
-        return {f"optimizer.{n:03}": v for n, v in enumerate(self.trainer.optimizer.variables)}
+        return named_slots(self.trainer.optimizer.variables, self.model.named_weights())
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         now, training = self.at, checkpoint.arrays("training")
         self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
-        slots = {name: array for name, array in training.items() if name.startswith("optimizer.")}
-        assign(self._optimizer_variables(), slots, checkpoint.path)
+        slots = self._optimizer_variables()
+        assign(slots, slots_by_name(training, slots), checkpoint.path)
         self.state, self.before = self.model.state_of(training), self.at.seconds
         self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):
@@ -112,12 +113,15 @@ class Training:
         return {"step": self.at.step, "epoch": self.at.epoch, "seconds": round(self.seconds, 3)}
 
     def events(self) -> Iterator[Event]:
-        """Trains, and yields what happens; logs it in metrics.jsonl too.
+        """Trains, and yields what happens; logs it in metrics.jsonl too. In the end it lets go of the run.
 
         Raises:
             DivergedError: the loss or the gradient is no longer finite; earlier checkpoints are whole.
         """
-        with self.run.locked():
+        with self.lock:
+            record = self.run.record
+            if Config.from_dict(record["config"]) != self.config:  # it has been given another length
+                self.run.record_again(record | {"config": self.config.to_dict()})
             logged_step, logged_at = -math.inf, -math.inf
             for event in self._loop():
                 if isinstance(event, Stepped):

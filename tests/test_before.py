@@ -1,6 +1,9 @@
 """What stands before the addresses: keys, pages of other sites, proxies, methods, bodies. No engine runs."""
 
+import asyncio
 import contextlib
+import copy
+import dataclasses
 import gzip
 import io
 import json
@@ -8,6 +11,7 @@ import logging
 import re
 
 import pytest
+from click.testing import CliRunner
 from test_export import language_model
 
 pytest.importorskip("fastapi")
@@ -15,9 +19,15 @@ pytest.importorskip("fastapi")
 from serving import LIMITS
 from starlette.testclient import TestClient
 
+from charlm.cli import cli
+from charlm.cli.serve import _warn_of_strangers
+from charlm.config import SampleConfig
 from charlm.serve.app import build
-from charlm.serve.engine import Engine
-from charlm.serve.site import Site, origin_of
+from charlm.serve.engine import Engine, Full
+from charlm.serve.guard import Guard
+from charlm.serve.limits import Limits
+from charlm.serve.refusals import answer
+from charlm.serve.site import Site, host_of, origin_of
 
 PAGE = "https://app.example"
 
@@ -47,6 +57,32 @@ def asked(model):
 def message(answer):
     told = answer.json()["error"]
     return told if isinstance(told, str) else told["message"]
+
+
+ALL = "whoever reaches this machine over the network can use the model, for there is no key"
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (["--host", "0.0.0.0"], [ALL]),
+        (["--host", "0.0.0.0", "--api-key", "secret"], []),
+        (["--host", "127.1.2.3"], []),
+        ([], []),
+    ],
+)
+def test_a_server_that_others_reach_without_a_key_says_so(monkeypatch, caplog, options, warnings):
+    monkeypatch.setattr("charlm.machine.start_tensorflow", lambda: 1 / 0)  # far enough
+    done = CliRunner().invoke(cli, ["serve", "--port", "0", *options])
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert [record.message.split(": ")[0] for record in caplog.records] == warnings
+
+
+def test_who_reaches_an_address_is_said_of_it(caplog):
+    for address in ("192.168.1.7", "fe80::1", "::", "::1"):
+        _warn_of_strangers(address)
+    places = [record.message.split(" over ")[0].removeprefix("whoever reaches ") for record in caplog.records]
+    assert places == ["192.168.1.7", "fe80::1", "this machine"]
 
 
 WRONG = {"max_tokens": -1}  # refused after everything that stands before, by 400
@@ -86,6 +122,47 @@ def test_only_this_sites_pages_are_answered(asked):
         ({}, 400),
     ):
         assert asked().post("/v1/completions", json=WRONG, headers=headers).status_code == status
+
+
+OTHERS = ["rebound.example", "rebound.example:8000", "localhost.rebound.example", "127.0.0.1.rebound.example", "[::1"]
+OWN = ["localhost", "LocalHost:8000", "localhost.", "a.localhost:1", "server.lan", "Server.LAN:8000", "other.lan"]
+ADDRESSES = ["127.0.0.1", "127.1.2.3:8000", "[::1]:8000", "[::1]", "192.168.1.7:8000", "[fe80::1]"]
+NO_HOSTS = ["http://server.lan", "server.lan/charlm", "me@server.lan", "server lan", "[::1", "a?b"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_name_that_was_led_here_is_not_answered(asked, name):
+    """DNS rebinding: the page of a site, whose name leads here by now, is of this origin to a browser."""
+    headers = {"Host": name, "Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"}
+    for path in ("/", "/v1/models", "/metrics", "/health"):
+        answer = asked().get(path, headers=headers)
+        assert (answer.status_code, "charlm serve --allow-host" in message(answer)) == (421, True)
+    assert asked().post("/v1/completions", json=WRONG, headers=headers).status_code == 421
+    assert asked(key="secret").get("/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("name", [*OWN, *ADDRESSES, "example.com", ""])
+def test_own_names_and_addresses_are_answered_whatever_the_port(asked, name):
+    client = asked(public="https://Example.com/charlm", origins=(), hosts=("server.lan", "other.lan"))
+    assert client.get("/v1/models", headers={"Host": name}).status_code == 200
+
+
+def test_old_http_says_no_host(model):
+    """Nor does any browser speak it."""
+    assert Site().misses({}) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "host"), [("Server.LAN", "server.lan"), ("server.lan:8000", "server.lan"), ("[::1]:8000", "::1")]
+)
+def test_a_host_is_named_with_or_without_its_port(place, host):
+    assert host_of(place) == host
+
+
+@pytest.mark.parametrize("place", NO_HOSTS)
+def test_what_is_no_host_is_refused(place):
+    with pytest.raises(ValueError, match=r".*"):
+        host_of(place)
 
 
 def test_a_page_behind_a_bare_proxy_is_told_the_way_out(asked):
@@ -134,9 +211,28 @@ def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
     assert wrong == {str(asked().post("/v1/completions", json={"n": 0}).status_code)} == {"400"}
     tags = {tag["name"] for tag in described["tags"]}
     assert {tag for path in described["paths"].values() for how in path.values() for tag in how["tags"]} == tags
-    for name in ("length", "symbols", "prompt", "texts", "body"):
+    for name in Limits.about():
         assert f"| {getattr(LIMITS, name):,} | `--max-{name}` |" in described["info"]["description"]
     assert "| 256 | `--queue` |" in described["info"]["description"]
+
+
+def test_where_a_request_says_nothing_the_runs_own_settings_hold_within_the_limits(model, monkeypatch):
+    own, engine, rows = copy.copy(model), Engine(model), []
+    own.config = dataclasses.replace(model.config, sample=SampleConfig(9000, 4, 0.3, 7, 0.9, stop=("x",), seed=5))
+
+    def submit(requests, deliver):
+        rows.extend(requests)
+        raise Full("far enough")
+
+    monkeypatch.setattr(engine, "submit", submit)
+    client = TestClient(build(own, "m", engine, Limits(length=800), None), base_url="http://localhost")
+    assert client.post("/v1/completions", json={"prompt": "the "}).status_code == 429
+    assert client.post("/v1/models/m:predict", json={"instances": ["the "]}).status_code == 429
+    told = [(row.length, row.temperature, row.top_k, row.top_p, row.seed) for row in rows]
+    assert told == [(800, 0.3, 7, 0.9, 5)] * 2
+    assert rows[0].stop == ("x",)
+    about = client.get("/openapi.json").json()["info"]["description"]
+    assert "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9." in about
 
 
 def test_a_key_is_asked_for(asked):
@@ -206,6 +302,27 @@ def test_a_body_that_cannot_be_read_is_refused_in_words(asked):
         assert (answer.status_code, message(answer)[: len(words)]) == (status, words)
     chunks = (b" " * 8000 for _ in range(4))  # a body that does not tell its length
     assert asked().post("/v1/completions", content=chunks).status_code == 413
+
+
+def test_a_body_that_trickles_in_for_ever_is_refused():
+    told = []
+
+    async def trickle():
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def tell(message):
+        told.append(message)
+
+    async def application(*asked):
+        pytest.fail("a body that has not arrived was given on")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+    guard = Guard(application, Limits(arrival=0, body=10**9), None, Site(), answer)
+    asyncio.run(guard(scope, trickle, tell))
+    assert told[0]["status"] == 408
+    assert (b"connection", b"close") in told[0]["headers"]
+    assert b"a body that has not arrived within 0 seconds" in told[1]["body"]
 
 
 @pytest.mark.parametrize(

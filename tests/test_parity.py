@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 from test_export import NEEDS, language_model
 
 from charlm.cells import cell_of
@@ -70,6 +71,15 @@ def test_arithmetic_without_an_error_is_the_best_there_is(model, exact):
     check = compared(exact, numpys(model, dtype=np.float64), None, SCRIPT)
     assert check.noise < 1e-3
     assert check.greedy
+
+
+def test_what_a_gpu_makes_of_float32_is_compared_in_all_its_bits(lstm):
+    """TF32 keeps ten bits of a mantissa: logits would be wrong by 1e-3, and no export could pass."""
+    whole, plays = tf.config.experimental.tensor_float_32_execution_enabled, numpys(lstm)
+    seen = []
+    before = whole()
+    compared(Reference(lstm, np.float32), lambda *asked: seen.append(whole()) or plays(*asked), None, SCRIPT)
+    assert (seen, whole()) == ([False], before)
 
 
 # ---- faults

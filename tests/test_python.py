@@ -256,7 +256,7 @@ charlm.train({str(folder / "a.txt")!r}, name="threads", models={str(folder / "th
 def test_a_process_that_was_forked_before_tensorflow_started_loads_a_model(trained, folder):
     program = f"""
 import os
-import charlm.runtime
+import charlm.machine
 if not os.fork():
     import charlm
     print(charlm.load({str(folder / "models/run")!r}).generate("It ", length=9, seed=1), end="", flush=True)

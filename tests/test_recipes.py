@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import charlm
-from charlm.cells import CELLS, Cell
+from charlm.cell import GatedCell
+from charlm.cells import CELL_NAMES
 from charlm.cli import cli
 from charlm.config import DataConfig, ModelConfig
 from charlm.errors import UsageError
@@ -57,7 +60,7 @@ class Words(Tokenizer):
         return cls(json.loads(content))
 
 
-class MGU(Cell):
+class MGU(GatedCell):
     """Minimal gated unit (Zhou et al. 2016), the gate after the product. Gates f, n.
 
     f = σ(x_f + u_f)   n = tanh(x_n + f·u_n)   h = (1 − f)·h₋ + f·n
@@ -88,9 +91,9 @@ def toys(tmp_path_factory):
     (folder / "words.txt").write_text(WORDS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder))
-        patch.setitem(CELLS, "mgu", MGU())
+        patch.setitem(sys.modules, "charlm.cells.mgu", SimpleNamespace(CELL=MGU()))
         patch.setitem(TOKENIZERS, "words", Words)
-        for table, key, names in ((ModelConfig, "cell", CELLS), (DataConfig, "tokenizer", TOKENIZERS)):
+        for table, key, names in ((ModelConfig, "cell", (*CELL_NAMES, "mgu")), (DataConfig, "tokenizer", TOKENIZERS)):
             declared = [replace(one, allowed=one_of(*names)) if one.key == key else one for one in table.settings()]
             patch.setattr(table, "settings", staticmethod(lambda declared=declared: declared))
         patch.setattr(parity, "SYMBOLS", 40)
@@ -122,7 +125,7 @@ def test_a_cell_or_a_tokenizer_added_by_its_recipe_trains_and_writes(toys, name)
 def test_a_format_that_has_nothing_for_a_toy_says_so_before_any_work(
     toys, tmp_path, monkeypatch, name, format_name, message
 ):
-    monkeypatch.setattr("charlm.runtime.start_tensorflow", lambda **_: pytest.fail("TensorFlow was started"))
+    monkeypatch.setattr("charlm.machine.start_tensorflow", lambda **_: pytest.fail("TensorFlow was started"))
     models = str(toys[name].checkpoint.path.parents[2])
     asked = ["export", str(tmp_path / f"out{FORMATS[format_name].suffix or ''}"), "--format", format_name]
     done = CliRunner().invoke(cli, [*asked, "--models", models, "--model", name])

@@ -8,6 +8,7 @@ pytest.importorskip("fastapi")
 
 from pydantic import ValidationError
 
+from charlm.config import SampleConfig
 from charlm.serve.completions import Completion
 from charlm.serve.foreign import FOREIGN, INSTEAD
 from charlm.serve.predictions import Instance
@@ -57,8 +58,10 @@ def test_fields_that_ask_for_nothing_are_taken_whoevers_they_are(fields):
         ({"n": 2, "best_of": 3}, "best_of", "best_of is not offered here"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "frequency_penalty is not offered here"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "logit_bias is not offered here"),
-        ({"min_tokens": 300}, "min_tokens", "min_tokens is not offered here"),
-        ({"min_tokens": 3, "stop": "x"}, "min_tokens", "min_tokens is not offered here"),
+        ({"min_tokens": 5}, "min_tokens", "min_tokens is not offered here"),
+        ({"min_tokens": 5, "max_tokens": "x"}, "min_tokens", "min_tokens is not offered here"),
+        ({"min_tokens": 300, "max_tokens": 200}, "min_tokens", "min_tokens is not offered here"),
+        ({"min_tokens": 3, "max_tokens": 3, "stop": "x"}, "min_tokens", "min_tokens is not offered here"),
         ({"stop_token_ids": [5]}, "stop_token_ids", "stop_token_ids is not offered here"),
         ({"response_format": {"type": "json_object"}}, "response_format", "response_format is not offered here"),
         ({"do_sample": False}, "do_sample", "do_sample is not offered here"),
@@ -112,6 +115,18 @@ def test_no_name_is_both_ours_and_anothers():
     assert not (FOREIGN.keys() & INSTEAD.keys())
     assert not ((FOREIGN.keys() | INSTEAD.keys()) & Completion.model_fields.keys())
     assert set(INSTEAD.values()) <= Completion.model_fields.keys()
+
+
+def test_a_text_is_drawn_as_its_request_says_over_what_its_run_says():
+    run = SampleConfig(length=30, temperature=0.3, top_k=7, top_p=0.9, stop=("x",), seed=5, samples=3)
+    for kind, length in (Completion, "max_tokens"), (Instance, "length"):
+        assert kind.model_validate({"prompt": "a"}).over(run) == run
+        said = {length: 2, "temperature": 0, "top_k": 0, "top_p": 1, "seed": -1}
+        assert kind.model_validate({"prompt": "a", **said}).over(run) == SampleConfig(2, 3, 0.0, stop=("x",))
+    null = {"max_tokens": None, "temperature": None, "stop": None}
+    assert Completion.model_validate(null).over(run) == run
+    assert Completion.model_validate({"stop": ["", "y"]}).over(run).stop == ("y",)
+    assert Completion.model_validate({"stop": ""}).over(run).stop == ()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import charlm
 FLOORS = [
     {"errors", "cell"},
     {"settings", "cells"},
-    {"config", "corpora", "files", "interrupts", "reading", "runtime", "score", "time_budget"},
-    {"sources", "tokenizers", "windows", "events", "operands"},
+    {"config", "corpora", "files", "interrupts", "machine", "reading", "score", "time_budget"},
+    {"sources", "tokenizers", "windows", "events", "operands", "runtime"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
-    {"scan", "dataset"},
+    {"scan", "dataset", "runs"},
     {"model"},
     {"tbptt", "decoder", "session"},
     {"decoding"},
@@ -39,6 +39,7 @@ LIGHT = [
     "settings",
     "config",
     "files",
+    "machine",
     "reading",
     "sources",
     "corpus",
@@ -48,7 +49,7 @@ LIGHT = [
     "idcache",
     "dataset",
 ]
-LIGHT += ["checkpoint", "session", "cli"]
+LIGHT += ["checkpoint", "runs", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from charlm.cli import cli
 from charlm.config import PRESETS
-from charlm.errors import UsageError
-from charlm.runtime import native_bfloat16
+from charlm.errors import CharlmError, UsageError
+from charlm.machine import Machine
 from charlm.session import Request, open_session
 
 TEXT = "It was the best of times, it was the worst of times. " * 2000
@@ -45,7 +45,7 @@ def opened(text):
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_preset_takes_every_change_of_a_part(opened, preset, change):
     settings = CHANGES[change]
-    settings = settings(PRESETS[preset].on(not native_bfloat16())) if callable(settings) else settings
+    settings = settings(PRESETS[preset].on(Machine.here().slow)) if callable(settings) else settings
     config = opened(settings, preset).config
     for table, values in settings.items():
         for key, value in values.items():
@@ -95,6 +95,28 @@ def test_a_flag_beats_another_length_in_the_environment_and_the_environment_one_
     assert (train.steps, train.minutes, train.epochs) == (100, None, None)
     train = config_of(monkeypatch, [], environment, toml).train
     assert (train.steps, train.minutes, train.epochs) == (None, 5.0, None)
+
+
+def test_a_run_is_held_from_before_it_is_read_until_its_training_ends(opened, text):
+    """Who comes late has not read a checkpoint that the other process then goes on from."""
+    first = opened({"train": {"steps": 5}}, "tiny", name="run")
+    (first.run.path / "config.json").rename(text / "kept")
+    (first.run.path / "config.json").write_text("half writ")
+    for _ in range(2):  # a refused one does not hold it
+        with pytest.raises(CharlmError, match="is being trained by another process"):
+            opened({}, name="run", resume=True)
+    (text / "kept").rename(first.run.path / "config.json")
+    first.lock.close()
+    opened({}, name="run", resume=True).lock.close()
+
+
+def test_a_checkpoint_that_was_copied_out_alone_is_not_resumed_and_not_changed(opened, text):
+    (text / "models" / "mailed").mkdir(parents=True)
+    for name in ("config.json", "MANIFEST.json"):
+        (text / "models" / "mailed" / name).write_text("{}")
+    with pytest.raises(UsageError, match="a checkpoint without its run"):
+        opened({}, name="mailed", resume=True)
+    assert len(list((text / "models" / "mailed").iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["..", ".", ".git", "Thumbs.db", "a/b", ""])

@@ -8,8 +8,8 @@ import numpy as np
 from click.testing import CliRunner
 
 from charlm.api import load
-from charlm.checkpoint import find_run
 from charlm.cli import cli
+from charlm.runs import find_run
 
 MODELS = Path(__file__).parent.parent / "models"
 SHIPPED = MODELS / "kjv-small"

@@ -118,6 +118,7 @@ def test_training_on_a_folder_twice_reads_the_same_text_and_resumes(folder):
     assert first.run.path != second.run.path
     assert first.data.corpus.sha256 == second.data.corpus.sha256
     assert first.run.record["corpus"]["files"] == 3
+    first.lock.close()
     request = Request([], QUICK, folder / "models", first.run.name, resume=True)
     assert open_session(request).data.corpus.sha256 == first.data.corpus.sha256
 

@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import LAYERS
 
 from charlm.cells import CELL_NAMES
-from charlm.config import ModelConfig, TrainConfig
+from charlm.checkpoint import named_slots
+from charlm.config import OPTIMIZER_NAMES, ModelConfig, TrainConfig
 from charlm.decoder import decoder_of
 from charlm.model import build_model
-from charlm.tbptt import Evaluator, Trainer, nats, scheduled_rate
+from charlm.tbptt import Evaluator, Trainer, build_optimizer, nats, scheduled_rate
 from charlm.windows import Cursor, Lanes, Window
 
 RNG = np.random.default_rng(0)
@@ -138,6 +140,20 @@ def test_it_learns_a_sequence_that_has_a_rule(optimizer):
         update = trainer(w, state, 0.02, (1, n))
         cursor, state = windows.after(cursor), update.state
     assert float(update.nats_sum) / 64 < 0.2
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZER_NAMES)
+@pytest.mark.parametrize("cell", LAYERS)
+def test_every_variable_of_an_optimizer_is_saved_under_the_name_of_its_weight(cell, optimizer):
+    for precision in ("float32", "float16"):
+        model = build_model(ModelConfig(cell=cell, layers=2, units=3, vocabulary=5), precision=precision)
+        variables, weights = build_optimizer(TrainConfig(optimizer=optimizer), model).variables, model.named_weights()
+        named = named_slots(variables, weights)
+        assert set(map(id, named.values())) == set(map(id, variables))
+        slots = [name.removeprefix("optimizer.").partition(".") for name in named]
+        slots = {name: weight for name, (_, _, weight) in zip(named, slots, strict=True) if weight in weights}
+        assert set(slots.values()) == weights.keys()
+        assert all(named[name].shape == weights[weight].shape for name, weight in slots.items())
 
 
 def test_weight_decay_leaves_biases_and_embedding_alone():

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm import idcache
-from charlm.corpora import CORPORA
+from charlm.corpora import write_corpus
 from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
 from charlm.idcache import cache_folder, cached_ids
@@ -528,7 +528,7 @@ MEMORY = """
     ("name", "megabytes", "limit"), [("char", 60, 30), ("byte", 60, 30), ("sentencepiece", 10, 60)]
 )
 def test_encoding_a_large_corpus_takes_little_memory(tmp_path, name, megabytes, limit):
-    CORPORA["pydocs"](tmp_path / "small.txt")
+    write_corpus("pydocs", tmp_path / "small.txt")
     small = (tmp_path / "small.txt").read_bytes()
     with (tmp_path / "large.txt").open("wb") as file:
         for _ in range(megabytes * 1_000_000 // len(small)):

@@ -1,21 +1,25 @@
 """The training loop: exact resume, honest stops, and a log that others may rely on."""
 
+import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import charlm
-from charlm import session, time_budget, training
-from charlm.checkpoint import Run
+from charlm import time_budget, training
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
-from charlm.files import read_json
+from charlm.files import read_json, write_manifest
+from charlm.machine import Machine
+from charlm.runs import Run
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
 from charlm.training import Training
@@ -91,6 +95,24 @@ def test_a_stop_and_a_resume_change_no_bit(train, tmp_path, cell, stride):
     assert set(whole) == {"weights.safetensors", "training.safetensors"}
 
 
+def test_a_checkpoint_of_when_slots_had_numbers_is_resumed_to_the_last_bit(train, run, tmp_path):
+    whole = digests(tmp_path, "run", 30)
+    shutil.rmtree(run.last().path)
+    folder = run.last().path
+    training = safetensors.numpy.load_file(folder / "training.safetensors")
+    layer = ["layers.0.kernel", "layers.0.recurrent_kernel", "layers.0.bias"]
+    weights = ["embedding", "projection", "bias", *layer]
+    slots = [f"{slot}.{weight}" for weight in weights for slot in ("momentum", "velocity")]
+    for number, name in enumerate(["iteration", "learning_rate", *slots]):
+        training[f"optimizer.{number:03}"] = training.pop(f"optimizer.{name}")
+    assert {name.split(".")[0] for name in training if not re.fullmatch(r"optimizer\.\d{3}", name)} == {"state"}
+    safetensors.numpy.save_file(training, folder / "training.safetensors")
+    (folder / "MANIFEST.json").unlink()
+    write_manifest(folder)
+    assert train("run", resume=True)[0].step == 20
+    assert digests(tmp_path, "run", 30) == whole
+
+
 def test_a_resume_crosses_epochs(train, tmp_path):
     settings = {"train": {"lanes": 64, "bptt": 16}}  # 26 windows an epoch
     assert train("whole", **settings)[-1].epoch == 1
@@ -164,7 +186,7 @@ def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
 
 @pytest.mark.parametrize(("native", "lanes", "window"), [(False, 32, 32), (True, 64, 64)])
 def test_a_slow_processor_gets_more_and_smaller_updates(corpus, tmp_path, monkeypatch, native, lanes, window):
-    monkeypatch.setattr(session, "native_bfloat16", lambda: native)
+    monkeypatch.setattr(Machine, "here", lambda: Machine(bfloat16=native))
     opened = open_session(Request([str(corpus)], {}, tmp_path, "run", "small"))
     assert (opened.config.train.lanes, opened.config.train.bptt) == (lanes, window)
     asked = open_session(Request([str(corpus)], {"train": {"lanes": 16}}, tmp_path, "asked", "small"))
@@ -224,7 +246,7 @@ def test_planning_changes_no_weight(train, tmp_path, clock):
     planned, counted = (Run(tmp_path / name).last().arrays("training") for name in ("planned", "counted"))
     slots = [name for name in planned if name.startswith("optimizer.")]
     assert all(np.allclose(planned[name], counted[name], rtol=1e-4, atol=1e-9) for name in slots)
-    assert planned["optimizer.000"] == 3  # updates
+    assert planned["optimizer.iteration"] == 3  # updates
 
 
 def test_what_an_interrupted_run_learnt_is_what_is_used(train, run):
@@ -381,9 +403,14 @@ def test_a_text_too_small_for_its_lanes_leaves_no_run_behind(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_cannot_train_one_run(train, run):
-    with run.locked(), pytest.raises(CharlmError, match="another process"):
-        train("run", resume=True)
+@pytest.mark.parametrize("steps", [5, 60])
+def test_a_refused_resume_changes_nothing(train, run, steps):
+    """One that another process trains, and one that is to end before where it stands."""
+    with run.lock() if steps == 60 else contextlib.nullcontext():
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with pytest.raises(CharlmError, match="another process" if steps == 60 else "already made 30 updates"):
+            train("run", resume=True, train={"steps": steps})
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_a_name_that_exists_needs_resume(train, run):

@@ -17,6 +17,7 @@ from charlm import __version__
 from charlm.cli.options import as_typed, set_by_environment
 from charlm.cli.output import open_streams
 from charlm.errors import CharlmError, nearest, spelled
+from charlm.machine import LOG_LEVEL
 
 STARTED = time.monotonic()
 
@@ -80,8 +81,7 @@ def _warn_of_variables(name: str, command: click.Command) -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="charlm", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, envvar="CHARLM_DEBUG", help="Show tracebacks and TensorFlow's own messages.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """Train, measure and sample recurrent character-level language models.
 
     \b
@@ -101,7 +101,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
     Exit codes: 0 done, 1 other failure, 2 wrong usage, 3 bad input data, 4 training diverged, 5 no such or a damaged
     model, 130 interrupted.
     """
-    ctx.obj = debug
+    if debug:
+        os.environ[LOG_LEVEL] = "0"
 
 
 def main() -> NoReturn:

@@ -16,24 +16,24 @@ PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors", "cli
 
 @click.command()
 @json_option
-@click.pass_obj
-def command(debug: bool, as_json: bool) -> None:
+def command(as_json: bool) -> None:
     """Show versions, processor, GPU and what charlm would use of them."""
     from charlm.idcache import cache_folder
-    from charlm.runtime import choose_precision, cores, native_bfloat16, on_gpu, onednn, start_tensorflow
+    from charlm.machine import Machine, onednn, start_tensorflow
 
-    start_tensorflow(debug=debug)
+    start_tensorflow()
+    machine = Machine.here()
     about = {
         "charlm": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "cores": cores(),
-        "native bfloat16": native_bfloat16(),
+        "cores": machine.cores,
+        "native bfloat16": machine.bfloat16,
         "oneDNN": onednn(),
-        "gpu": on_gpu(),
-        "precision auto": choose_precision("auto"),
-        "engine": "keras (cuDNN)" if on_gpu() else "recurrence",
+        "gpu": machine.gpu,
+        "precision auto": machine.precision("auto"),
+        "engine": "keras (cuDNN)" if machine.gpu else "recurrence",
         "cache": str(cache_folder()),
     }
     if as_json:

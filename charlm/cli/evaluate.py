@@ -17,9 +17,7 @@ from charlm.config import EvaluationConfig, Tables
 @model_options
 @settings(EVALUATION)
 @json_option
-@click.pass_obj
 def command(
-    debug: bool,
     corpora: tuple[str, ...],
     model: str | None,
     models: Path,
@@ -32,11 +30,11 @@ def command(
     State is carried through the text, so that a symbol is predicted from all that precedes it, unless --cold.
     """
     from charlm.cli.bars import progress_bars, reading_bar
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     asked = settings.get("evaluate", {})
     EvaluationConfig.from_dict(asked)
-    start_tensorflow(side_by_side=True, debug=debug)
+    start_tensorflow(side_by_side=True)
     from charlm.api import load
 
     loaded = load(model, checkpoint=checkpoint, models=models)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from charlm.checkpoint import find_run
 from charlm.cli.options import Choice, json_option, model_options
 from charlm.cli.output import print_json
 from charlm.display import say
 from charlm.export import FORMATS, check_destination, check_engine, check_model, export, format_for, readme
+from charlm.runs import find_run
 
 
 @click.command()
@@ -26,9 +26,7 @@ from charlm.export import FORMATS, check_destination, check_engine, check_model,
 @click.option("--force", is_flag=True, help="Replace an export that is there.")
 @click.option("--unchecked", is_flag=True, help="Write it also where the engine that would check it is not installed.")
 @json_option
-@click.pass_obj
 def command(
-    debug: bool,
     destination: Path,
     model: str | None,
     models: Path,
@@ -58,9 +56,9 @@ def command(
         check_engine(name)
     found = find_run(model, models).pick(checkpoint)
     check_model(found.config(), name)
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
-    start_tensorflow(debug=debug)
+    start_tensorflow()
     from charlm.api import LanguageModel
 
     loaded = LanguageModel(found)

@@ -33,9 +33,7 @@ _log = logging.getLogger("charlm")
 @click.option("--no-echo", is_flag=True, help="Write what follows the prompt alone.")
 @click.option("--strict", is_flag=True, help="Refuse a prompt with characters that the model has never seen.")
 @json_option
-@click.pass_obj
 def command(
-    debug: bool,
     model: str | None,
     models: Path,
     checkpoint: str,
@@ -53,14 +51,14 @@ def command(
     this order: repetition penalty, temperature, top-k, top-p, min-p. Several samples are separated by a line of
     dashes; sample n draws with the seed plus n. With --json, one object a line for each sample.
     """
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     sample = settings.get("sample", {})
     if "stop" in sample:
         sample["stop"] = tuple(_typed(text, "sample.stop", escapes) for text in sample["stop"])
     asked = SampleConfig.from_dict(sample)
     text = _prompt(prompt and _typed(prompt, "prompt", escapes), prompt_file)
-    start_tensorflow(side_by_side=asked.precision == "bfloat16", debug=debug)
+    start_tensorflow(side_by_side=asked.precision == "bfloat16")
     from charlm.api import load
     from charlm.generation import never_seen
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from charlm.errors import CharlmError
 from charlm.files import to_json
-from charlm.runtime import occupy_descriptors
+from charlm.machine import occupy_descriptors
 
 
 class _Output(io.FileIO):

@@ -20,7 +20,7 @@ from charlm.cli.output import print_json
 from charlm.errors import ModelError
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Run
+    from charlm.runs import Run
 
 COLUMNS = ("name", "when", "network", "text", "bits/char", "size")
 DISPENSABLE = ("text", "network", "size", "when")  # in this order, where the terminal is narrow
@@ -31,12 +31,12 @@ GAP = 2
 @models_option
 @json_option
 def command(models: Path, as_json: bool) -> None:
-    """List runs, the newest first: it is the one that other commands read.
+    """List runs, the newest first: it is the one that other commands read. A published model stands behind them.
 
     The score is the best one on held-out text, in bits per character (lower is better); the size is on disk. With
     --json, one object a line for each run.
     """
-    from charlm.checkpoint import runs
+    from charlm.runs import runs
 
     found = [described(run) for run in reversed(runs(models))]
     if as_json:

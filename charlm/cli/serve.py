@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import re
@@ -15,9 +16,11 @@ import click
 
 from charlm.cli.options import Command, model_options
 from charlm.display import say
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, UsageError, named
 from charlm.serve.limits import Limits
-from charlm.serve.site import Site, origin_of
+from charlm.serve.site import Site, host_of, origin_of
+
+_log = logging.getLogger("charlm")
 
 
 def _key(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -56,6 +59,13 @@ def _origins(ctx: click.Context, option: click.Parameter, values: tuple[str, ...
     return tuple(found)
 
 
+def _host(value: str) -> str:
+    try:
+        return host_of(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no name of a host, such as server.lan") from None
+
+
 def _limits(command: Command) -> Command:
     """An option for every limit of a request."""
     for name, (default, about) in reversed(Limits.about().items()):
@@ -83,10 +93,29 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _warn_of_strangers(address: str) -> None:
+    """Says who can reach a server without a key that listens at an address, if it is more than this machine."""
+    found = ipaddress.ip_address(address)
+    if not found.is_loopback:
+        place = "this machine" if found.is_unspecified else address
+        way = f"CHARLM_SERVE_API_KEY=... or {named('api_key', 'KEY')} sets one"
+        _log.warning("whoever reaches %s over the network can use the model, for there is no key: %s", place, way)
+
+
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """What a second Ctrl-C ends is no error."""
     raised = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not raised and not record.getMessage().rstrip().endswith("CancelledError")
+
+
+def _set_logs() -> None:
+    """The access log goes to standard error as it is; what others tell of clients that went away goes nowhere."""
+    access = logging.getLogger("charlm.access")
+    access.addHandler(logging.StreamHandler(sys.stderr))
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 
 @click.command()
@@ -116,10 +145,15 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     callback=_origins,
     help="A site whose pages may ask (CORS); may be given several times. * is every site, null a page that is a file.",
 )
-@click.pass_obj
+@click.option(
+    "--allow-host",
+    multiple=True,
+    type=_host,
+    metavar="HOST",
+    help="A name by which the server may be asked without a key; may be given several times. Addresses, localhost, and "
+    "the names in --host and --public-url are known.",
+)
 def command(
-    debug: bool,
-    /,
     model: str | None,
     models: Path,
     checkpoint: str,
@@ -130,6 +164,7 @@ def command(
     queue: int,
     public_url: str,
     allow_origin: tuple[str, ...],
+    allow_host: tuple[str, ...],
     **most: int,
 ) -> None:
     """Serve a trained model over HTTP, many texts at once.
@@ -153,24 +188,22 @@ def command(
         import uvicorn
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: {error.name} is not installed; pip install 'charlm[serve]'") from None
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
 
     listening = _listening(host, port)
-    start_tensorflow(debug=debug)
+    if api_key is None:
+        _warn_of_strangers(listening.getsockname()[0])
+    start_tensorflow()
     from charlm.api import load
     from charlm.serve.app import build
     from charlm.serve.engine import Engine
 
     loaded = load(model, checkpoint=checkpoint, models=models)
     name = name or loaded.checkpoint.run_name
-    access = logging.getLogger("charlm.access")
-    access.addHandler(logging.StreamHandler(sys.stderr))
-    access.setLevel(logging.INFO)
-    access.propagate = False
-    app = build(loaded, name, Engine(loaded, queue), limits, api_key, Site(public_url, allow_origin), say)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that went away
+    site = Site(public_url, allow_origin, (host.lower(), *allow_host))
+    app = build(loaded, name, Engine(loaded, queue), limits, api_key, site, say)
+    _set_logs()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"
     url = f"{public_url}, behind a proxy of {url}" if public_url else url

@@ -30,9 +30,7 @@ PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for
 )
 @models_option
 @settings(TRAINING)
-@click.pass_obj
 def command(
-    debug: bool,
     corpora: tuple[str, ...],
     name: str | None,
     preset: str | None,
@@ -54,7 +52,7 @@ def command(
     from charlm.display import TrainingDisplay, say
     from charlm.events import Finished
     from charlm.interrupts import stop_requested
-    from charlm.runtime import start_tensorflow
+    from charlm.machine import start_tensorflow
     from charlm.session import Request, open_session
 
     tables = overlay({} if toml is None else _checked(toml), settings)
@@ -66,7 +64,7 @@ def command(
     elsewhere = "" if models == DEFAULT_MODELS else f" --models {shlex.quote(str(models))}"
     further = f"charlm train --name {session.run.name}{elsewhere} --resume"
     with stop_requested(again=lambda: os._exit(130)) as stop, contextlib.closing(TrainingDisplay()) as display:
-        start_tensorflow(side_by_side=True, debug=debug)
+        start_tensorflow(side_by_side=True)
         from charlm.training import Training
 
         for event in Training(session, stop=stop, started=STARTED).events():

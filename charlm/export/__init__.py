@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
-from charlm.files import EXPORT_TITLE
-from charlm.runtime import check_threads
+from charlm.files import EXPORT_TITLE, put_back, replace_folder
+from charlm.machine import check_threads
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -147,8 +147,8 @@ def check_destination(destination: Path, name: str, force: bool) -> None:
 
 def _check_replaced(destination: Path, draft: Path) -> None:
     """Raises UsageError if a directory holds what its replacement does not."""
-    more = {path.name for path in destination.iterdir()} - {path.name for path in draft.iterdir()}
-    if more:
+    there, new = ({path.name for path in folder.glob("*")} for folder in (destination, draft))
+    if more := there - new:
         raise UsageError(f"{destination}: is not replaced, for it also holds {', '.join(sorted(more))}")
 
 
@@ -182,13 +182,14 @@ def export(
     name = format or format_for(destination)
     if name not in FORMATS:
         raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
+    put_back(destination)
     check_destination(destination, name, force)
     check_model(language_model.config, name)
     check_threads()
     if not unchecked:
         check_engine(name)
     written = format_of(name)
-    draft, old = (destination.with_name(f".{secrets.token_hex(4)}-{destination.name}") for _ in range(2))
+    draft = destination.with_name(f".{secrets.token_hex(4)}-{destination.name}")
     try:
         written.write(language_model, draft)
         script = parity.script_of(language_model)
@@ -201,15 +202,13 @@ def export(
         text = card.card(language_model, destination.name, name, usage, found)
         if draft.is_dir():
             readme(draft, name).write_text(text, "utf-8")
-            if destination.exists():
-                _check_replaced(destination, draft)
-                destination.rename(old)
+            _check_replaced(destination, draft)
+            replace_folder(draft, destination)
         else:
             readme(destination, name).write_text(text, "utf-8")
-        draft.replace(destination)
-        if old.exists():
-            shutil.rmtree(old)
+            draft.replace(destination)
     finally:
+        put_back(destination)
         if draft.is_dir():
             shutil.rmtree(draft)
         draft.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 from charlm.export.savedmodel import Network
-from charlm.runtime import portable, standard_error_closed
+from charlm.machine import standard_error_closed
+from charlm.runtime import portable
 
 WEIGHTS = np.float32
 

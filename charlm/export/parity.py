@@ -20,6 +20,7 @@ from charlm.api import LanguageModel
 from charlm.cell import Tensor
 from charlm.config import SampleConfig
 from charlm.generation import Generator
+from charlm.machine import whole_float32
 from charlm.model import CharLM, ModelState, build_model
 from charlm.runtime import portable
 
@@ -135,6 +136,7 @@ def _logits(model: CharLM, ids: list[int], runs: int) -> Array:
     return found
 
 
+@whole_float32()
 def compared(reference: Reference, play: Callable[[Path, Script], Played], path: Path, script: Script) -> Parity:
     """What an export plays in an engine against what the model does."""
     try:

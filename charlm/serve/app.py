@@ -34,8 +34,9 @@ INTRODUCTION = """
 A recurrent language model: it goes on with a text. It does not chat and follows no instructions.
 
 A [page to write in](.) stands beside this one. A request is a row of one batch; the same seed gives the same text,
-alone or among others. Fields of other servers are taken where they ask for nothing, and refused by their names where
-they do.
+alone or among others. Where it says nothing, a text is written by the model's own settings: {}.
+
+Fields of other servers are taken where they ask for nothing, and refused by their names where they do.
 
 | a request may have at most | | option of `charlm serve` |
 |---|---|---|
@@ -88,7 +89,7 @@ def build(
     app = FastAPIOffline(
         docs_url=None,
         title=f"charlm: {name}",
-        description=_introduction(limits, engine.waiting),
+        description=_introduction(service),
         openapi_tags=[{"name": tag, "description": about} for tag, about in TAGS.items()],
         version=__version__,
         lifespan=lifespan,
@@ -104,7 +105,7 @@ def build(
         routes(app, service)
     _errors(app, site.prefix, name)
     _describe_refusals(app)
-    guarded: Application = Guard(app, limits.body, api_key, site, answer)
+    guarded: Application = Guard(app, limits, api_key, site, answer)
     if site.origins:
         guarded = CORSMiddleware(
             guarded, site.origins, allow_methods=("GET", "POST"), allow_headers=("*",), allow_private_network=True
@@ -112,11 +113,14 @@ def build(
     return AccessLog(guarded, service.metrics)
 
 
-def _introduction(limits: Limits, queue: int) -> str:
+def _introduction(service: Service) -> str:
     """What stands above the addresses in /docs."""
-    rows = {f"max-{name}": (getattr(limits, name), about) for name, (_, about) in Limits.about().items()}
-    rows["queue"] = queue, "Texts that may wait when all rows are taken."
-    return INTRODUCTION + "".join(f"| {about} | {value:,} | `--{name}` |\n" for name, (value, about) in rows.items())
+    rows = {f"max-{name}": (getattr(service.limits, name), about) for name, (_, about) in Limits.about().items()}
+    rows["queue"] = service.engine.waiting, "Texts that may wait when all rows are taken."
+    own = service.sample
+    said = f"{own.length:,} symbols, temperature {own.temperature:g}, top_k {own.top_k}, top_p {own.top_p:g}"
+    limited = (f"| {about} | {value:,} | `--{name}` |\n" for name, (value, about) in rows.items())
+    return INTRODUCTION.format(said) + "".join(limited)
 
 
 def _errors(app: FastAPI, prefix: str, name: str) -> None:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from starlette.requests import ClientDisconnect
 
+from charlm.config import SampleConfig
 from charlm.serve import fields
 from charlm.serve.batch import ALTERNATIVES
 from charlm.serve.choices import Choice, event, usage
@@ -53,6 +54,7 @@ Stops = Annotated[
     list[Annotated[fields.Text, Field(max_length=STOP_CHARS)]],
     Field(max_length=STOPS),
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    AfterValidator(lambda texts: tuple(filter(None, texts))),
     WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
 ]
 Logprobs = Annotated[
@@ -91,10 +93,10 @@ class Completion(fields.Fields):
     foreign, instead = FOREIGN, INSTEAD
     prompt: Prompts = Field([""])
     model: str | None = None
-    max_tokens: fields.Count = fields.LENGTH
-    temperature: fields.Temperature = fields.TEMPERATURE
-    top_p: fields.Probability = 1.0
-    top_k: fields.TopK = 0
+    max_tokens: fields.Count = fields.OWN
+    temperature: fields.Temperature = fields.OWN
+    top_p: fields.Probability = fields.OWN
+    top_k: fields.TopK = fields.OWN
     n: Annotated[fields.Count, Field(ge=1)] = 1
     seed: fields.Seed = None
     stop: Stops = Field([])
@@ -116,14 +118,14 @@ def add_completions(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", summary="Text that goes on from a prompt", tags=["OpenAI"])
     async def completions(body: Completion, request: Request) -> Response:
         service.known(service.name if body.model is None else body.model)
-        texts = len(body.prompt) * body.n
-        service.allowed(texts, body.max_tokens, texts * body.max_tokens, "max_tokens")
+        texts, asked = len(body.prompt) * body.n, body.over(service.sample)
+        service.allowed(texts, asked.length, texts * asked.length, "max_tokens")
         read = await service.read(body.prompt, "prompt")
         scores = body.echo and body.logprobs is not None
         if scores:
-            told = body.n * sum(map(len, read)) + texts * body.max_tokens
+            told = body.n * sum(map(len, read)) + texts * asked.length
             service.checked("symbols to score and to write in all texts", told, service.limits.symbols, "prompt")
-        rows = _rows(body, read, scores)
+        rows = _rows(body, asked, read, scores)
         choices = _choices(body, read, service)
         head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -146,13 +148,13 @@ def add_completions(app: FastAPI, service: Service) -> None:
         return await asyncio.to_thread(answer)  # which may have many megabytes
 
 
-def _rows(body: Completion, read: list[list[int]], scores: bool) -> list[Row]:
+def _rows(body: Completion, asked: SampleConfig, read: list[list[int]], scores: bool) -> list[Row]:
     """A row for each prompt and sample, with a seed of its own."""
-    seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-    settings: dict[str, Any] = {"temperature": body.temperature, "top_p": body.top_p, "top_k": body.top_k}
-    settings |= {"stop": tuple(filter(None, body.stop)), "alternatives": body.logprobs or 0}
+    seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+    settings: dict[str, Any] = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
+    settings |= {"stop": asked.stop, "alternatives": body.logprobs or 0}
     return [
-        Row(ids, body.max_tokens, (seed + k) % 2**31, **settings, score=scores and prompt != "")
+        Row(ids, asked.length, (seed + k) % 2**31, **settings, score=scores and prompt != "")
         for prompt, ids in zip(body.prompt, read, strict=True)
         for k in range(body.n)
     ]

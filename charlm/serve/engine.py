@@ -136,9 +136,9 @@ class Engine:
                 self._read()
                 self._arrange()
                 self._advance()
-        except Exception as error:
+        except Exception:
             _log.exception("the engine died")
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = "the engine has died, of what the server's log says; it has to be started anew"
         with self._condition:
             self._closing = True
             left = [slot for slot in (*self._slots, *self._reading, *self._waiting) if slot is not None]

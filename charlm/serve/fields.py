@@ -14,8 +14,6 @@ from pydantic_core import PydanticCustomError
 from charlm.config import SampleConfig
 from charlm.errors import nearest
 
-LENGTH, TEMPERATURE = 200, 0.8  # where a request says nothing
-
 Nothing: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]  # whether a value asks for nothing, in this request
 
 
@@ -51,6 +49,11 @@ class Fields(BaseModel):
             else:
                 raise wrong(f"there is no field {name!r} here{nearest(name, names)}", name)
         return {name: value for name, value in part.items() if name in cls.model_fields}
+
+    def over(self, sample: SampleConfig) -> SampleConfig:
+        """How its texts are drawn: as it says, and where it says nothing, as a run says."""
+        said = {"length" if name == "max_tokens" else name: getattr(self, name) for name in self.model_fields_set}
+        return dataclasses.replace(sample, **{key: value for key, value in said.items() if hasattr(sample, key)})
 
 
 def encodable(text: str) -> str:
@@ -112,5 +115,6 @@ TopK = Annotated[Whole, _instead_of(-1, 0), _as_generated("top_k")]
 Seed = Annotated[
     Whole | None, _instead_of(-1, None), _as_generated("seed"), Field(description="-1 or null is a random one.")
 ]
+OWN: Any = Field(None, description="The model's own if it is not there.")
 Text = Annotated[str, AfterValidator(encodable)]
 Bytes = Annotated[Text, BeforeValidator(_decoded)]

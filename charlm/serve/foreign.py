@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from charlm.serve.fields import LENGTH, Nothing
+from charlm.serve.fields import Nothing
 
 
 def _anything(value: Any, request: Mapping[str, Any]) -> bool:
@@ -27,9 +27,8 @@ def _best_of(value: Any, request: Mapping[str, Any]) -> bool:
 
 def _min_tokens(value: Any, request: Mapping[str, Any]) -> bool:
     """Nothing but a stop text ends a text before its length."""
-    most = request.get("max_tokens")
-    within = isinstance(value, int) and value <= (LENGTH if most is None else most)
-    return within and (value <= 0 or not request.get("stop"))
+    most, stop = request.get("max_tokens"), request.get("stop")
+    return isinstance(value, int) and (value <= 0 or (isinstance(most, int) and value <= most and not stop))
 
 
 def _do_sample(value: Any, request: Mapping[str, Any]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 
 from starlette.responses import RedirectResponse
 
 from charlm.serve.access import PROBES, Application, Message, Receive, Send
+from charlm.serve.limits import Limits
 from charlm.serve.site import Site
 
 FILES = "/docs-files"  # what /docs loads
@@ -19,7 +21,7 @@ class Guard:
 
     Args:
         app: the other.
-        largest: bytes of a body.
+        limits: of a body.
         api_key: that a request must bear, if there is one.
         site: what is before the server, and who may ask.
         refusal: makes the answer to a refused request out of its path, a status and a message.
@@ -28,12 +30,12 @@ class Guard:
     def __init__(
         self,
         app: Application,
-        largest: int,
+        limits: Limits,
         api_key: str | None,
         site: Site,
         refusal: Callable[[str, int, str], Application],
     ) -> None:
-        self._app, self._largest, self._api_key, self._site, self._refusal = app, largest, api_key, site, refusal
+        self._app, self._limits, self._api_key, self._site, self._refusal = app, limits, api_key, site, refusal
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request: refused, or given on with its whole body read."""
@@ -45,14 +47,11 @@ class Guard:
             return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the server leaves a HEAD's body out
         scope = _as_json({**scope, "method": method, "path": self._site.within(scope["path"])})
-        refused = self._refused(scope)
-        body = [] if refused else await self._body(receive)
-        if body is None:
-            refused = 413, f"a body of more than {self._largest:,} bytes"
-        if refused:
+        body: list[Message] = []
+        if refused := self._refused(scope) or await self._received(receive, body):
             await self._refusal(scope["path"], *refused)(scope, receive, send)
         else:
-            await self._app(scope, _replayed(body or [], receive), send)
+            await self._app(scope, _replayed(body, receive), send)
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
         headers = dict(scope["headers"])
@@ -60,6 +59,8 @@ class Guard:
         if encoding != "identity":
             return 415, f"a body in {encoding}: send it as it is"
         if self._api_key is None:
+            if astray := self._site.misses(headers):
+                return 421, astray
             why = self._site.refuses(headers) if scope["method"] == "POST" else None
             return (403, why) if why else None
         if scope["path"] in OPEN or scope["path"].startswith(FILES + "/"):
@@ -69,17 +70,20 @@ class Guard:
             return None
         return 401, "a wrong API key, or none: send it as a header, Authorization: Bearer KEY"
 
-    async def _body(self, receive: Receive) -> list[Message] | None:
-        """The messages of a whole body; None if it is too large."""
-        messages, size, more = [], 0, True
-        while more:
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._largest:
-                return None
-            messages.append(message)
-            more = message.get("more_body", False)
-        return messages
+    async def _received(self, receive: Receive, body: list[Message]) -> tuple[int, str] | None:
+        """Appends the messages of a whole body, unless it is refused."""
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(self._limits.arrival):
+                while more:
+                    body.append(await receive())
+                    size += len(body[-1].get("body", b""))
+                    if size > self._limits.body:
+                        return 413, f"a body of more than {self._limits.body:,} bytes"
+                    more = body[-1].get("more_body", False)
+        except TimeoutError:
+            return 408, f"a body that has not arrived within {self._limits.arrival:,} seconds"
+        return None
 
 
 def _as_json(scope: Message) -> Message:

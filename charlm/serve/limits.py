@@ -20,6 +20,7 @@ class Limits:
     prompt: int = _limit(100_000, "Characters of a prompt, or ids.")
     texts: int = _limit(64, "Texts of a request: prompts times samples.")
     body: int = _limit(1 << 20, "Bytes of a request.")
+    arrival: int = _limit(60, "Seconds that a request may take to arrive.")
 
     @classmethod
     def about(cls) -> dict[str, tuple[int, str]]:

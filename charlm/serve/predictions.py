@@ -21,10 +21,10 @@ class Instance(fields.Fields):
     """One row of a prediction: the inputs of the exported model's `generate`."""
 
     prompt: fields.Bytes
-    length: fields.Count = fields.LENGTH
-    temperature: fields.Temperature = fields.TEMPERATURE
-    top_k: fields.TopK = 0
-    top_p: fields.Probability = 1.0
+    length: fields.Count = fields.OWN
+    temperature: fields.Temperature = fields.OWN
+    top_k: fields.TopK = fields.OWN
+    top_p: fields.Probability = fields.OWN
     seed: fields.Seed = None
 
     @model_validator(mode="before")
@@ -107,12 +107,13 @@ def add_predictions(app: FastAPI, service: Service) -> None:
             raise HTTPException(400, "either instances or inputs must be there")
         name, given = ("instances", body.instances) if body.instances is not None else ("inputs", _rows_of(body.inputs))
         instances = _instances(name, given, service)
-        lengths = [instance.length for instance in instances]
+        asked = [instance.over(service.sample) for instance in instances]
+        lengths = [one.length for one in asked]
         service.allowed(len(instances), max(lengths, default=0), sum(lengths))
         rows, read = [], await service.read([instance.prompt for instance in instances])
-        for instance, ids in zip(instances, read, strict=True):
-            seed = secrets.randbelow(2**31) if instance.seed is None else instance.seed
-            rows.append(Row(ids, instance.length, seed, instance.temperature, instance.top_k, instance.top_p))
+        for one, ids in zip(asked, read, strict=True):
+            seed = secrets.randbelow(2**31) if one.seed is None else one.seed
+            rows.append(Row(ids, one.length, seed, one.temperature, one.top_k, one.top_p))
         pieces = await Writing(service, rows, request).whole(request)
         warnings = await service.warnings([instance.prompt for instance in instances])
         return await asyncio.to_thread(_answer, pieces, body.instances is not None, warnings)

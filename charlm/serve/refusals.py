@@ -23,6 +23,7 @@ WANTED = {
 }
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"Connection": "close"}}  # what else comes is not read
 NOT_HERE = {
     "chat/completions": "chats",
     "messages": "chats",
@@ -49,8 +50,7 @@ def answer(
 ) -> JSONResponse:
     """An error, in TensorFlow Serving's shape at its addresses and OpenAI's at the others."""
     message = message.encode(errors="replace").decode()
-    if status == 401:
-        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
+    headers = {**(headers or {}), **HEADERS.get(status, {})}
     if path.startswith("/v1/models/"):
         return JSONResponse({"error": message}, status, headers)
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"

@@ -8,6 +8,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from fastapi import HTTPException, Request
@@ -121,12 +122,18 @@ class Writing:
 
 
 class Service:
-    """What the addresses share."""
+    """What the addresses share.
+
+    Attributes:
+        sample: how a text is drawn where a request says nothing: as the run says, within the limits.
+    """
 
     def __init__(self, language_model: LanguageModel, name: str, engine: Engine, limits: Limits) -> None:
         self.model, self.tokenizer = language_model.model, language_model.tokenizer
         self.name, self.engine, self.limits = name, engine, limits
         self.metrics = Metrics(engine)
+        own = language_model.config.sample
+        self.sample = replace(own, length=min(own.length, limits.length))
         self.created = int(time.time())
 
     @functools.cached_property
@@ -141,7 +148,7 @@ class Service:
 
     @property
     def status(self) -> str:
-        """In words: loading, ready after so many seconds, or what the engine died of."""
+        """In words: loading, ready after so many seconds, or that the engine has died."""
         seconds = self.engine.seconds_to_ready
         return self.engine.failure or ("loading" if seconds is None else f"ready after {seconds:.0f} s")
 

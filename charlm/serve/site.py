@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,6 +24,18 @@ def origin_of(url: str) -> tuple[str, str]:
     return f"{parts.scheme}://{host}" + ("" if usual else f":{port}"), parts.path.rstrip("/")
 
 
+def host_of(place: str) -> str:
+    """The host of HOST or HOST:PORT, in small letters.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = urlsplit(f"//{place}")
+    if parts.netloc != place or "@" in place or " " in place:
+        raise ValueError(place)
+    return (parts.hostname or "").removesuffix(".")
+
+
 @dataclass(frozen=True)
 class Site:
     """The site that the server is.
@@ -29,10 +43,12 @@ class Site:
     Attributes:
         public: its address before a proxy, if it is behind one: https://example.com, https://example.com/charlm.
         origins: of other sites whose pages may ask; "*" is every site, "null" a page that is a file.
+        hosts: names by which it may be asked, besides that of `public`, those of this machine itself, and addresses.
     """
 
     public: str = ""
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -43,6 +59,21 @@ class Site:
         """A path without the prefix, whether or not the proxy has taken it off, and without doubled or last slashes."""
         path = "/" + "/".join(filter(None, path.split("/")))
         return path.removeprefix(self.prefix) or "/" if f"{path}/".startswith(f"{self.prefix}/") else path
+
+    def misses(self, headers: dict[bytes, bytes]) -> str | None:
+        """Why a request is not for this server: it asks for it by a name that is not its own.
+
+        A page of any site has its name lead here once it is loaded, and is then of the same origin to a browser (DNS
+        rebinding). It cannot do so with an address, nor with a name that always is this machine's. Every browser says
+        whom it asks.
+        """
+        asked, own = headers.get(b"host", b"").decode("latin-1"), urlsplit(self.public).hostname
+        with contextlib.suppress(ValueError):
+            host = host_of(asked)
+            named = host in ("", "localhost", own, *self.hosts) or host.endswith(".localhost")
+            if named or ipaddress.ip_address(host):  # which is true, or a ValueError
+                return None
+        return f"asked as {asked}; its owner may allow that: charlm serve --allow-host {asked}, or with an --api-key"
 
     def refuses(self, headers: dict[bytes, bytes]) -> str | None:
         """Why a browser's request is refused: it comes from another site's page, which a browser sends without asking.
