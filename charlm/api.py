@@ -246,6 +246,7 @@ def train(
     name: str | None = None,
     preset: str | None = None,
     resume: bool = False,
+    from_run: PathLike | None = None,
     models: PathLike | None = "models",
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -258,6 +259,8 @@ def train(
         name: of the run; after the corpus, and numbered, if None.
         preset: a name in `charlm.config.PRESETS`; by corpus size, hardware and minutes if None.
         resume: go on with the run called `name`, to another total of `minutes`, `steps` or `epochs` if it is given.
+        from_run: begin a new run with the model of this one, a run directory or a name under `models`: its best
+            weights, its network and its tokenizer, which gets new characters.
         models: where runs are.
         on_event: called with every event of `charlm.events`.
         progress: show a bar, scores and samples on standard error; if None, in a terminal and in a notebook.
@@ -275,7 +278,8 @@ def train(
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}{nearest(str(preset), PRESETS)}")
     run = None if name is None else str(name)
-    request = Request(_listed(paths), _tables(settings), Path(models or "models"), run, preset, resume)
+    origin = None if from_run is None else os.fsdecode(from_run)
+    request = Request(_listed(paths), _tables(settings), Path(models or "models"), run, preset, resume, origin)
     session = open_session(request)
     shows = interactive() if progress is None else progress
     if shows:

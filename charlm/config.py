@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -283,22 +284,17 @@ def resolve(*layers: Tables) -> Config:
     return Config.from_dict(overlay(*layers))
 
 
-def check(tables: Tables, preset: str | None, slow: bool) -> None:
-    """Refuses settings that can make no configuration: with the preset, or with any if none is named.
-
-    Args:
-        tables: the settings.
-        preset: its name.
-        slow: whether the processor is; see `Preset.on`.
+def check(tables: Tables, presets: Iterable[Tables]) -> None:
+    """Refuses settings that can make no configuration with any of the presets.
 
     Raises:
         UsageError: as `resolve`.
     """
     Config.checked(tables)
     refusals = []
-    for name in PRESETS if preset is None else [preset]:
+    for preset in presets:
         try:
-            resolve(PRESETS[name].on(slow), tables)
+            resolve(preset, tables)
         except UsageError as error:
             refusals.append(error)
         else:

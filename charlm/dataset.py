@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,29 @@ def read_again(paths: list[str], config: DataConfig, recorded: Mapping[str, Any]
 
 
 def prepare(
-    corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None = None, progress: Progress | None = None
+    corpus: Corpus,
+    config: DataConfig,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
+    *,
+    grow: bool = False,
 ) -> Data:
     """Tokenizes a corpus, with a tokenizer trained on its training split unless one is given.
 
-    `progress` gets the characters encoded since its last call.
+    Args:
+        corpus, config: the text, and how it is split and tokenized.
+        tokenizer: an earlier text's.
+        progress: called with the characters encoded since its last call.
+        grow: whether the tokenizer that is given gets ids for what this text has and the earlier one had not.
     """
     bounds = split_bounds(corpus.chars, config.split)
+
+    def learnt() -> Iterator[str]:
+        return corpus.pieces(*bounds["train"])
+
     if tokenizer is None:
-        tokenizer = TOKENIZERS[config.tokenizer].train(lambda: corpus.pieces(*bounds["train"]), config.vocabulary)
+        tokenizer = TOKENIZERS[config.tokenizer].train(learnt, config.vocabulary)
+    elif grow:
+        tokenizer = tokenizer.grown(learnt)
     train, valid = (cached_ids(corpus, bounds[split], tokenizer, progress=progress) for split in ("train", "valid"))
     return Data(corpus, tokenizer, train, valid)

@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
-from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Started, Stepped
+from charlm.events import Evaluated, Event, Finished, Planned, Remembered, Sampled, Started, Stepped
 
 REFRESH_SECONDS = 0.25
 FEW_UPDATES = 300  # fewer give no text that can be read
@@ -109,6 +109,8 @@ class TrainingDisplay:
                 coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
                 say(f"  a text that begins after {event.prompt!r}:")
                 say(click.style(text, dim=True) if coloured else text)
+            case Remembered():
+                self._remembered(event)
             case Finished():
                 self.close()
                 reason = "finished already" if self._already_done(event) else REASONS[event.reason]
@@ -178,6 +180,12 @@ class TrainingDisplay:
         )
         if self._bar is not None:
             self._draw()
+
+    def _remembered(self, event: Remembered) -> None:
+        found = f"not scored, for {event.missing}"
+        if event.before is not None:
+            found = f"{event.before:.3f} bits per character before, {event.after:.3f} after"
+        say(f"on {event.text} of {event.run}: {found}")
 
     def _already_done(self, event: Finished) -> bool:
         return event.reason == "done" and self._stepped is None

@@ -95,6 +95,20 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """A run that began from another was scored on what that one's text held out, before its training and after."""
+
+    step: int
+    epoch: int
+    seconds: float
+    run: str  # that it began from
+    text: str
+    before: float | None  # bits per character, by that run
+    after: float | None  # by this run at its best
+    missing: str  # why the text was not scored; empty if it was
+
+
+@dataclass(frozen=True)
 class Finished:
     """The loop is over. `reason` is "done", "early" (no better score) or "interrupted"."""
 
@@ -105,7 +119,7 @@ class Finished:
     best: float | None  # nats per symbol on the validation split
 
 
-Event = Started | Planned | Stepped | Evaluated | Sampled | Saved | Finished
+Event = Started | Planned | Stepped | Evaluated | Sampled | Saved | Remembered | Finished
 
 
 def to_log(event: Event) -> dict[str, Any]:

@@ -313,6 +313,7 @@ def publish(checkpoint: Checkpoint, place: Path) -> Checkpoint:
     """
     record = checkpoint.record
     record["corpus"]["paths"] = [Path(path).name for path in record["corpus"]["paths"]]
+    record.get("from", {}).pop("checkpoint", None)
     run = Run.create(place, record)
     names = verify_manifest(checkpoint.path)["files"].keys() - {"training.safetensors", "config.json"}
     contents = {name: (checkpoint.path / name).read_bytes() for name in sorted(names)}

@@ -20,6 +20,7 @@ from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
+from charlm.origin import OldText, Origin
 from charlm.runs import Run
 from charlm.windows import Lanes
 
@@ -39,6 +40,8 @@ class Session:
     checkpoint: Checkpoint | None
     choice: str
     lock: IO[bytes]  # of the run; whoever closes it lets go of it
+    origin: Origin | None = None
+    old_text: OldText | None = None  # of the origin
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Request:
     name: str | None = None
     preset: str | None = None
     resume: bool = False
+    from_run: str | None = None  # whose model a new run begins with
 
 
 def open_session(
@@ -82,19 +86,26 @@ def open_session(
     if not request.paths:
         raise UsageError("train needs a corpus: files, folders, globs, or - for standard input")
     paths, preset, choice = list(request.paths), request.preset, f"preset {request.preset}"
+    origin = None if request.from_run is None else Origin.named(request.from_run, request.models)
+    kept = origin.settings(request.settings) if origin else {}
     machine = Machine.here()
-    check(request.settings, preset, machine.slow)
-    told = overlay(PRESETS[preset].tables if preset else {}, request.settings)
+    presets = {name: {**one.on(machine.slow), **kept} for name, one in PRESETS.items()}
+    check(request.settings, [presets[preset]] if preset else presets.values())
+    told = overlay(presets[preset] if preset else kept, request.settings)
     corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
         preset, why = choose_preset(corpus.chars, machine.gpu, request.settings.get("train", {}).get("minutes"))
         choice = f"preset {preset}: {why}"
-    config = resolve(PRESETS[preset].on(machine.slow), request.settings)
-    data = prepare(corpus, config.data, progress=encoding(corpus.chars))
+    config = resolve(presets[preset], request.settings)
+    tokenizer = origin.checkpoint.tokenizer() if origin else None
+    data = prepare(corpus, config.data, tokenizer, encoding(corpus.chars), grow=True)
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
+    if origin:
+        record["from"], choice = origin.record, f"{origin.choice(data.tokenizer)}; {choice}"
+    old_text = origin.old_text(data.tokenizer, reading) if origin else None
     run = _create(request, record)
-    return Session(run, data, lanes, config, record["groups"], None, choice, run.lock())
+    return Session(run, data, lanes, config, record["groups"], None, choice, run.lock(), origin, old_text)
 
 
 def _lanes(data: Data, config: Config) -> Lanes:
@@ -111,6 +122,8 @@ def _existing(request: Request) -> Run | None:
         if request.name and (request.models / request.name).exists():
             raise _exists(request)
         return None
+    if request.from_run is not None:
+        raise UsageError(f"{named('resume', True)} goes on with a run and {named('from_run')} begins one: give one")
     if request.name is None:
         raise UsageError(f"{named('resume', True)} needs the {named('name')} of the run to go on with")
     run = Run(request.models / request.name)
@@ -187,7 +200,10 @@ def _resumed(
     corpus = read_again(paths, config.data, record["corpus"], reading)
     _check_corpus(run, corpus, record["corpus"])
     checkpoint = run.last()
-    data = prepare(corpus, config.data, checkpoint.tokenizer() if checkpoint else None, encoding(corpus.chars))
+    origin = Origin.recorded(record, needed=checkpoint is None)
+    latest = checkpoint or (origin.checkpoint if origin else None)
+    tokenizer = latest.tokenizer() if latest else None
+    data = prepare(corpus, config.data, tokenizer, encoding(corpus.chars), grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(
             f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "
@@ -195,7 +211,8 @@ def _resumed(
         )
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
     groups = 1 if Machine.here().gpu else record["groups"]
-    return Session(run, data, _lanes(data, config), config, groups, checkpoint, f"resumed from {at}", lock)
+    choice, old_text = f"resumed from {at}", origin.old_text(data.tokenizer, reading) if origin else None
+    return Session(run, data, _lanes(data, config), config, groups, checkpoint, choice, lock, origin, old_text)
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

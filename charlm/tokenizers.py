@@ -69,10 +69,12 @@ class Tokenizer(ABC):
         bytes_per_id, chars_per_id: int64 [vocabulary]; summed over the ids of a text, its length in UTF-8 bytes and in
             characters (a character is counted at its first byte).
         fingerprint: SHA-256, in hex, of the name and of what defines the ids.
+        fixed: why there are no ids for what a new text brings; empty where `grown` makes some.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
+    fixed: ClassVar[str] = ""
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, id_bytes: Sequence[bytes], unknown: int | None, blocked: Sequence[int], content: bytes) -> None:
@@ -94,6 +96,10 @@ class Tokenizer(ABC):
             pieces: gives the text in pieces, from the beginning each time it is called.
             vocabulary: how many ids are asked for. Only sentencepiece has a choice.
         """
+
+    def grown(self, pieces: Pieces) -> Self:
+        """The tokenizer that has ids for a new text too, after the old ones, which stay as they are."""
+        return self
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
@@ -148,17 +154,20 @@ class Tokenizer(ABC):
 
 
 class CharTokenizer(Tokenizer):
-    """One id per character (code point) seen in training, in the order of code points; id 0 is the unknown."""
+    """One id per character (code point) seen in training, in the order of code points; id 0 is the unknown.
+
+    Characters of later texts have the ids after those of the first.
+    """
 
     name = "char"
     about = "one id for each character seen in training, from 1 on, in the order below; 0 is every other one"
 
-    def __init__(self, characters: str) -> None:
-        """Takes the vocabulary: distinct characters in the order of their code points."""
+    def __init__(self, characters: str, first: int | None = None) -> None:
+        """Takes the vocabulary: distinct characters, `first` of them (all if None) in the order of code points."""
         points = _code_points(characters)
-        if (np.diff(points.astype(np.int64)) <= 0).any():
+        if (np.diff(points[:first].astype(np.int64)) <= 0).any() or len(set(characters)) < len(characters):
             raise ValueError("its characters are not distinct and sorted")
-        self.characters = characters
+        self.characters, self._first = characters, len(characters) if first is None else first
         id_bytes = [UNKNOWN_BYTES, *map(text_bytes, characters)]
         super().__init__(id_bytes, unknown=0, blocked=[0], content=text_bytes(characters))
         self._ids = np.zeros(0x110000, self.dtype)
@@ -167,10 +176,11 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def train(cls, pieces: Pieces, vocabulary: int) -> Self:
         """Takes every character of the text, however many were asked for."""
-        seen = np.zeros(0x110000, bool)
-        for piece in pieces():
-            seen[_code_points(piece)] = True
-        return cls("".join(map(chr, np.flatnonzero(seen))))
+        return cls(_characters(pieces()))
+
+    def grown(self, pieces: Pieces) -> Self:
+        """Takes the characters of a new text that have no id yet."""
+        return type(self)(self.characters + self.unseen(_characters(pieces())), self._first)
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, `dtype` [characters]."""
@@ -182,16 +192,19 @@ class CharTokenizer(Tokenizer):
 
     def content(self) -> bytes:
         """JSON with the characters, in ASCII."""
-        return json.dumps(_header(self.name) | {"characters": self.characters}).encode()
+        first = {"first": self._first} if self._first < len(self.characters) else {}
+        return json.dumps(_header(self.name) | {"characters": self.characters} | first).encode()
 
     @classmethod
     def from_content(cls, content: bytes) -> Self:
         """Raises ValueError for anything but what `content` gives."""
         document = _document(content)
-        characters = document.pop("characters", None)
+        characters, first = document.pop("characters", None), document.pop("first", None)
         if document != _header(cls.name) or not isinstance(characters, str):
             raise ValueError("other keys or values than expected")
-        return cls(characters)
+        if first is not None and (type(first) is not int or not 0 <= first < len(characters)):
+            raise ValueError("other keys or values than expected")
+        return cls(characters, first)
 
 
 class ByteTokenizer(Tokenizer):
@@ -202,6 +215,7 @@ class ByteTokenizer(Tokenizer):
 
     name = "byte"
     about = "one id for each byte of UTF-8"
+    fixed = "every byte has a symbol"
 
     def __init__(self) -> None:
         super().__init__([bytes([byte]) for byte in range(256)], unknown=None, blocked=[], content=b"")
@@ -247,6 +261,7 @@ class SentencePieceTokenizer(Tokenizer):
         "pieces of words, and single bytes for what has no piece: `tokenizer.model`, which is in the checkpoint, and "
         "in a directory that is exported"
     )
+    fixed = "its sentencepieces cannot grow; characters that have no piece are read as bytes"
     file_name = "tokenizer.model"
     LINE_CHARS: ClassVar[int] = 8192
     TRAINING_CHARS: ClassVar[int] = 4_000_000
@@ -386,6 +401,14 @@ class StreamDecoder:
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _characters(pieces: Iterable[str]) -> str:
+    """The distinct characters of a text, in the order of their code points."""
+    seen = np.zeros(0x110000, bool)
+    for piece in pieces:
+        seen[_code_points(piece)] = True
+    return "".join(map(chr, np.flatnonzero(seen)))
 
 
 def _header(name: str) -> dict[str, Any]:

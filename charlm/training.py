@@ -15,18 +15,19 @@ from typing import Any
 from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
 from charlm.config import Config
 from charlm.errors import DivergedError, UsageError, named
-from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
+from charlm.events import Evaluated, Event, Finished, Planned, Remembered, Sampled, Saved, Started, Stepped, to_log
 from charlm.machine import Machine, onednn, threads
 from charlm.model import build_model
+from charlm.origin import OldText
 from charlm.progress import Progress
 from charlm.score import Score
 from charlm.session import Session
 from charlm.tbptt import Trainer, Update, scheduled_rate
 from charlm.time_budget import EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
+from charlm.weights import grown
 from charlm.windows import Cursor, Window
 
-TRIAL_SYMBOLS = 1 << 17  # scored to measure an evaluation
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
 UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
 
@@ -50,7 +51,7 @@ class Training:
         self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
-        self.lock, self.stop = session.lock, stop
+        self.origin, self.old_text, self.lock, self.stop = session.origin, session.old_text, session.lock, stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
         precision = Machine.here().precision(train.precision)
@@ -70,6 +71,9 @@ class Training:
         self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train[: 1 << 20]].mean())
         if session.checkpoint is None:
             self.at.steps = self._given_steps()
+            if self.origin is not None:
+                weights = grown(self.origin.weights, self.config.model.vocabulary)
+                assign(self.model.named_weights(), weights, self.origin.checkpoint.path)
         else:
             self._restore(session.checkpoint)
         if self.at.every is None:
@@ -164,6 +168,9 @@ class Training:
                 return
         at.finish()
         yield self._save()
+        if self.old_text is not None:
+            with contextlib.suppress(Abandoned):
+                yield self._remembered(self.old_text)
         yield self._finished("done" if at.step == self._total else "early")
 
     @property
@@ -185,6 +192,14 @@ class Training:
 
     def _finished(self, reason: str) -> Finished:
         return Finished(**self._stamp(), reason=reason, best=self.at.best_nats)
+
+    def _remembered(self, text: OldText) -> Remembered:
+        before = after = None
+        if self.origin is not None and not text.missing:
+            best = self.run.pick("best").arrays("weights")
+            before, after = self.validation.remembered(self.origin, text, best, self.stop)
+        stamp = self._stamp()
+        return Remembered(**stamp, run=text.run, text=text.name, before=before, after=after, missing=text.missing)
 
     def _started(self) -> Started:
         return Started(
@@ -310,18 +325,13 @@ class Training:
                 budget.updated(time.monotonic() - start)
         finally:
             assign(variables, untrained, self.run.path)
-        trial = min(TRIAL_SYMBOLS, len(self.validation.ids))
-        for _ in range(2):  # here too, the first compiles
-            start = time.monotonic()
-            if self.validation.scores:
-                self.validation.score(trial, self.stop)
-            scored = time.monotonic()
-            self.validation.sample()
-        rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
+        rate, sample = self.validation.measure(self.stop)
         symbols, fewest = self.validation.symbols, FEWEST_SYMBOLS
         if self.at.best_nats is not None:  # it is of these symbols, and compared with what follows
             symbols = fewest = len(self.validation.ids)
         self.at.validated = budget.plan_evaluation(symbols, rate, sample, fewest)
         self.validation.limit(self.at.validated)
+        if self.old_text is not None:
+            budget.seconds -= self.validation.to_remember(self.old_text) / rate
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

@@ -16,8 +16,8 @@ FLOORS = [
     {"sources", "tokenizers", "windows", "events", "operands", "runtime"},
     {"corpus"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
-    {"scan", "dataset", "runs"},
-    {"model"},
+    {"scan", "dataset", "runs", "weights"},
+    {"model", "origin"},
     {"tbptt", "decoder", "session"},
     {"decoding"},
     {"generation"},
@@ -49,7 +49,7 @@ LIGHT = [
     "idcache",
     "dataset",
 ]
-LIGHT += ["checkpoint", "runs", "session", "cli"]
+LIGHT += ["checkpoint", "runs", "weights", "origin", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -31,6 +31,7 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
         "last_step": progress["step"],
         "finished": progress["finished"],
         "corpus": run.record["corpus"],
+        "from": run.record.get("from"),
         "versions": run.record["versions"],
         "paths": {"run": str(run.path), "checkpoint": str(chosen.path)},
     }
@@ -44,5 +45,7 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
     print(f"  tokenizer   {config.data.tokenizer}, {tokenizer.vocabulary} symbols")
     print(f"  training    {t.lanes} lanes, window {t.bptt}, stride {t.k1}, {t.optimizer}, rate {t.learning_rate}")
     print(f"  corpus      {run.record['corpus']['chars']:,} characters: {', '.join(run.record['corpus']['paths'])}")
+    if origin := about["from"]:
+        print(f"  from        {origin['run']}, step {origin['step']}, weights {origin['weights'][:12]}")
     print(f"  best        {best} at step {progress['best']}; last step {progress['step']} of {progress['steps']}")
     print(f"  checkpoint  {chosen.path}")

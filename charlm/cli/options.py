@@ -61,9 +61,10 @@ def as_typed(setting: str, value: object = None) -> str:
     table, _, key = setting.rpartition(".")
     flag = "--" + key.replace("_", "-")
     ctx = click.get_current_context(silent=True)
-    option = next((one for one in ctx.command.params if flag in one.opts), None) if ctx else None
+    option = next((one for one in ctx.command.params if flag in one.opts or key == one.name), None) if ctx else None
     if ctx is None or option is None:
         return in_python(setting, value)
+    flag = option.opts[-1]
     if value is not None:
         return flag if value is True else f"{flag} {value}"
     if set_by_environment(ctx, option):

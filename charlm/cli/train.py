@@ -28,6 +28,14 @@ PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for
     help="Go on with the run called --name exactly where it stopped. --minutes, --steps or --epochs are its new total, "
     "what it has done included; without them it goes on to the total that it has.",
 )
+@click.option(
+    "--from",
+    "from_run",
+    metavar="RUN",
+    shell_complete=completion.run_names,
+    help="Begin a new run with the model of RUN, a run directory or its name: its best weights, its network and its "
+    "tokenizer, which gets new characters.",
+)
 @models_option
 @settings(TRAINING)
 def command(
@@ -36,6 +44,7 @@ def command(
     preset: str | None,
     toml: Path | None,
     resume: bool,
+    from_run: str | None,
     models: Path,
     settings: Tables,
 ) -> None:
@@ -57,7 +66,7 @@ def command(
 
     tables = overlay({} if toml is None else _checked(toml), settings)
     with progress_bars() as bar:
-        request = Request(corpora, tables, models, name, preset, resume)
+        request = Request(corpora, tables, models, name, preset, resume, from_run)
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
     say(str(session.data.corpus))
     say(session.choice)

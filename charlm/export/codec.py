@@ -46,14 +46,16 @@ class Characters(Codec):
 
     def __init__(self, tokenizer: CharTokenizer) -> None:
         super().__init__(tokenizer)
-        self._points = tf.constant([ord(c) for c in tokenizer.characters], tf.int32)
+        ids = sorted(range(1, tokenizer.vocabulary), key=lambda i: tokenizer.characters[i - 1])
+        self._points = tf.constant([ord(tokenizer.characters[i - 1]) for i in ids], tf.int32)
+        self._ids = tf.constant(ids, tf.int32)
 
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
-        """The place of each character among the tokenizer's, which are in order; 0 is the unknown."""
+        """The id at the place of each character among the tokenizer's in order; 0 is the unknown."""
         found = _points(texts)
-        at = tf.searchsorted(self._points, found.flat_values)
-        known = tf.gather(self._points, tf.minimum(at, tf.size(self._points) - 1)) == found.flat_values
-        return found.with_flat_values(tf.where(known, at + 1, 0))
+        at = tf.minimum(tf.searchsorted(self._points, found.flat_values), tf.size(self._points) - 1)
+        known = tf.gather(self._points, at) == found.flat_values
+        return found.with_flat_values(tf.where(known, tf.gather(self._ids, at), 0))
 
 
 class Trie(NamedTuple):

@@ -1,0 +1,121 @@
+"""The model that a new run begins with, and its text, on which the new run may forget."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from charlm.checkpoint import Arrays, Checkpoint
+from charlm.config import Tables
+from charlm.corpus import Announce, split_bounds
+from charlm.dataset import read_again
+from charlm.errors import CharlmError, ModelError, UsageError, named
+from charlm.files import MANIFEST, read_json
+from charlm.idcache import cached_ids
+from charlm.runs import find_run
+from charlm.tokenizers import Tokenizer
+from charlm.windows import Ids
+
+# What weights and symbols have come with; a new run has the same.
+KEPT = {"model": ("cell", "layers", "units", "embedding", "tie"), "data": ("tokenizer", "vocabulary")}
+SHOWN = 20  # new characters, at most
+
+
+@dataclass(frozen=True)
+class OldText:
+    """The text that an origin learnt from."""
+
+    run: str  # the origin's
+    name: str
+    missing: str = ""  # why it cannot be scored
+    ids: tuple[Ids, Ids] | None = None  # of its validation split, by the origin's tokenizer and by the new run's
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a new run begins with.
+
+    Attributes:
+        record: what the new run's record says of it.
+        checkpoint: where it is.
+        weights: by name; none if it is gone, which is no harm to a run that has a checkpoint of its own.
+    """
+
+    record: dict[str, Any]
+    checkpoint: Checkpoint
+    weights: Arrays
+
+    @classmethod
+    def named(cls, model: str, models: Path) -> Self:
+        """The best checkpoint of a run, by directory or by name; raises ModelError if there is none."""
+        return cls._of(find_run(model, models).pick("best"))
+
+    @classmethod
+    def recorded(cls, record: dict[str, Any], needed: bool) -> Self | None:
+        """The origin that a run's record names, if it names one; raises UsageError if it is `needed` and gone."""
+        if (known := record.get("from")) is None:
+            return None
+        checkpoint = Checkpoint(Path(known["checkpoint"]), known["step"])
+        with suppress(ModelError, OSError):
+            checkpoint.verify()
+            if (found := cls._of(checkpoint)).record["weights"] == known["weights"]:
+                return found
+        if needed:
+            raise UsageError(f"{checkpoint.path}: is not there any more, and nothing was trained yet; begin a new run")
+        return cls(known, checkpoint, {})
+
+    @classmethod
+    def _of(cls, checkpoint: Checkpoint) -> Self:
+        weights = read_json(checkpoint.path / MANIFEST)["files"]["weights.safetensors"]["sha256"]
+        place = str(checkpoint.path.absolute())
+        record = {"run": checkpoint.run_name, "step": checkpoint.step, "weights": weights, "checkpoint": place}
+        return cls(record, checkpoint, checkpoint.arrays("weights"))
+
+    def settings(self, given: Tables) -> Tables:
+        """The settings that come with it.
+
+        Raises:
+            UsageError: one was given that differs from what the weights and symbols are of; dropout may.
+        """
+        config = self.checkpoint.config()
+        kept = {table: {key: getattr(getattr(config, table), key) for key in keys} for table, keys in KEPT.items()}
+        kept["model"]["embedding"] = config.model.features
+        for table, values in kept.items():
+            for key, value in values.items():
+                if (asked := given.get(table, {}).get(key, value)) != value:
+                    problem = f"{named(f'{table}.{key}')} {asked}: {self.record['run']} has {value}"
+                    raise UsageError(f"{problem}, and a run that begins from it keeps that; leave it out")
+        kept["model"]["dropout"] = config.model.dropout
+        return kept
+
+    def choice(self, tokenizer: Tokenizer) -> str:
+        """What a run with this tokenizer takes of it, and which symbols are new."""
+        old = self.checkpoint.config().model.vocabulary
+        new = [content.decode("utf-8", "surrogateescape") for content in tokenizer.id_bytes[old:]]
+        count = f"{len(new):,} new character{'' if len(new) == 1 else 's'}" if new else "no new characters"
+        shown = ", ".join(map(repr, new[:SHOWN])) + (", ..." if len(new) > SHOWN else "")
+        symbols = tokenizer.fixed or f"{count} beside its {old:,} symbols{f': {shown}' if new else ''}"
+        return f"from {self.record['run']}, step {self.record['step']}: {symbols}"
+
+    def old_text(self, tokenizer: Tokenizer, announce: Announce) -> OldText:
+        """Its text, for a run with this tokenizer."""
+        run = self.record["run"]
+        if not self.weights:
+            return OldText(run, "the text", f"step {self.record['step']} of {run} is not there any more")
+        recorded, config = self.checkpoint.record["corpus"], self.checkpoint.config().data
+        name = ", ".join("standard input" if path == "-" else Path(path).name for path in recorded["paths"])
+        if "-" in recorded["paths"]:
+            return OldText(run, name, "it was not kept")
+        try:
+            corpus = read_again(recorded["paths"], config, recorded, announce)
+        except CharlmError:
+            return OldText(run, name, f"it is not here ({', '.join(recorded['paths'])})")
+        if corpus.sha256 != recorded["sha256"]:
+            return OldText(run, name, "it has changed since")
+        bounds = split_bounds(corpus.chars, config.split)["valid"]
+        before, after = (cached_ids(corpus, bounds, one) for one in (self.checkpoint.tokenizer(), tokenizer))
+        if len(before) < 2:
+            return OldText(run, name, "nothing of it was held out")
+        return OldText(run, name, ids=(before, after))
