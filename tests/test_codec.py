@@ -41,6 +41,11 @@ def test_long_lines_are_cut_where_the_tokenizer_cuts_them(text):
     assert ENCODE["sentencepiece"]([text]).to_list() == [TOKENIZER["sentencepiece"].encode(text).tolist()]
 
 
+def test_a_graph_has_the_ids_of_characters_that_came_later():
+    tokenizer = TOKENIZER["char"].grown(lambda: iter(["§Ab\0"]))
+    assert codec_of(tokenizer).encode(["the §\0Ab Ω"]).to_list() == [tokenizer.encode("the §\0Ab Ω").tolist()]
+
+
 def test_bytes_that_are_not_text_are_read_as_the_replacement_character():
     for name in "char", "sentencepiece":
         assert ENCODE[name]([b"the \xff dog"]).to_list() == [TOKENIZER[name].encode("the \ufffd dog").tolist()]

@@ -157,6 +157,7 @@ def test_fingerprints_tell_vocabularies_and_tokenizers_apart():
     assert all(len(bytes.fromhex(p)) == 32 for p in prints)
 
 
+CHARACTERS = b'{"format": "charlm tokenizer", "version": 1, "tokenizer": "char", "characters": '
 JUNK = {
     "empty": b"",
     "junk": b"junk",
@@ -164,9 +165,12 @@ JUNK = {
     "json": b'{"a": 1}',
     "list": b"[]",
     "deep": b"[" * 100_000,
-    "unsorted": b'{"format": "charlm tokenizer", "version": 1, "tokenizer": "char", "characters": "ba"}',
-    "twice": b'{"format": "charlm tokenizer", "version": 1, "tokenizer": "char", "characters": "aa"}',
-    "number": b'{"format": "charlm tokenizer", "version": 1, "tokenizer": "char", "characters": 5}',
+    "unsorted": CHARACTERS + b'"ba"}',
+    "grown past its end": CHARACTERS + b'"ba", "first": 2}',
+    "grown by what it had": CHARACTERS + b'"aba", "first": 1}',
+    "grown by a word": CHARACTERS + b'"ba", "first": "1"}',
+    "twice": CHARACTERS + b'"aa"}',
+    "number": CHARACTERS + b"5}",
     "newer": b'{"format": "charlm tokenizer", "version": 2, "tokenizer": "char", "characters": "ab"}',
     "more": b'{"format": "charlm tokenizer", "version": 1, "tokenizer": "byte", "more": 0}',
 }
@@ -257,6 +261,28 @@ def test_char_takes_bytes_that_were_escaped():
     tokenizer = made("char", text)
     assert tokenizer.decode_bytes(tokenizer.encode(text)) == b"a\xff\xe2b"
     assert CharTokenizer.from_content(tokenizer.content()).fingerprint == tokenizer.fingerprint
+
+
+@SOME
+@given(st.lists(SHORT, min_size=2, max_size=4))
+def test_char_grows_by_every_text_and_old_ids_stay(texts):
+    tokenizer = made("char", texts[0])
+    for text in texts[1:]:
+        before, tokenizer = tokenizer, tokenizer.grown(lambda text=text: iter([text[:3], text[3:]]))
+        assert tokenizer.id_bytes[: before.vocabulary] == before.id_bytes
+        assert (tokenizer.unseen(text), tokenizer.blocked.tolist()) == ("", [0])
+        assert sorted(tokenizer.characters[before.vocabulary - 1 :]) == sorted(before.unseen(text))
+        assert (tokenizer.fingerprint == before.fingerprint) == (not before.unseen(text))
+    assert tokenizer.decode(tokenizer.encode("".join(texts))) == "".join(texts)
+    loaded = CharTokenizer.from_content(tokenizer.content())
+    assert (loaded.id_bytes, loaded.content()) == (tokenizer.id_bytes, tokenizer.content())
+
+
+def test_a_tokenizer_that_does_not_grow_says_why_and_stays():
+    for name in ("byte", "sentencepiece"):
+        assert MADE[name].grown(lambda: iter(["Ωμέγα"])) is MADE[name]
+        assert MADE[name].fixed
+    assert not MADE["char"].fixed
 
 
 # ---- sentencepiece
