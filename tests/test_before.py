@@ -232,7 +232,10 @@ def test_where_a_request_says_nothing_the_runs_own_settings_hold_within_the_limi
     assert told == [(800, {"temperature": 0.3, "top_k": 7, "top_p": 0.9}, 5)] * 2
     assert rows[0].stop == ("x",)
     about = client.get("/openapi.json").json()["info"]["description"]
-    assert "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9." in about
+    assert (
+        "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9, min_p 0, repetition_penalty 1."
+        in about
+    )
 
 
 def test_a_key_is_asked_for(asked):

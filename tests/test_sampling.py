@@ -21,9 +21,8 @@ MANY = settings(max_examples=300, deadline=None)
 NEUTRAL = {name: knob.neutral for name, knob in KNOBS.items()}
 ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
 every = pytest.mark.parametrize("name", SAMPLERS)
-KERNELS = {
-    name: kernel(SAMPLERS[name]) for name in ("top_k", "top_p", "repetition_penalty")
-}  # these search where the others sort
+# Inside a kernel these go another way.
+KERNELS = {name: kernel(SAMPLERS[name]) for name in ("top_k", "top_p", "repetition_penalty")}
 every_way = pytest.mark.parametrize(
     ("name", "ways"),
     [(name, ways) for ways in (SAMPLERS, KERNELS) for name in ways],
