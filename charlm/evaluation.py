@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from charlm.errors import DataError
 from charlm.score import Score
 from charlm.streams import Ids, carried_pieces, cold_pieces
@@ -36,15 +38,17 @@ def score_ids(
     """
     if len(ids) < 2:
         raise DataError(f"symbols in the {split} split: {len(ids)}; at least two are needed to predict one")
-    start, nats_sum, symbols, state = time.monotonic(), 0.0, 0, None
+    start, nats_sum, state = time.monotonic(), 0.0, None
+    counts = np.zeros(tokenizer.vocabulary, np.int64)  # how often each symbol was scored
     for piece in carried_pieces(ids) if cold is None else cold_pieces(ids, cold):
         if state is None or piece.cleared.all():
             state = evaluator.model.initial_state(piece.x.shape[1])
         nats, state = evaluator(*piece, state)
-        counted = int(piece.counted.sum())
-        nats_sum, symbols = nats_sum + float(nats), symbols + counted
-        progress(counted)
-    chars, size = (int(per_id[ids[1:]].sum()) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
+        scored = piece.y[piece.counted]
+        nats_sum, counts = nats_sum + float(nats), counts + np.bincount(scored, minlength=len(counts))
+        progress(len(scored))
+    symbols = int(counts.sum())
+    chars, size = (int(counts @ per_id) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
     bits = nats_sum / math.log(2)
     return Score(
         nats_per_symbol=nats_sum / symbols,
@@ -54,7 +58,7 @@ def score_ids(
         symbols=symbols,
         chars=chars,
         bytes=size,
-        unknown=0 if tokenizer.unknown is None else int((ids[1:] == tokenizer.unknown).sum()),
+        unknown=0 if tokenizer.unknown is None else int(counts[tokenizer.unknown]),
         context="carried" if cold is None else f"cold:{cold}",
         split=split,
         seconds=time.monotonic() - start,

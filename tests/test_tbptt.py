@@ -1,6 +1,8 @@
 """The update: BPTT(k2; k1) against autodiff with the gradient cut, lane groups, clipping, schedule."""
 
 import math
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import tensorflow as tf
 from charlm.cells import CELLS
 from charlm.checkpoint import named_slots
 from charlm.config import OPTIMIZER_NAMES, ModelConfig, TrainConfig
+from charlm.evaluation import score_ids
 from charlm.model import Decoder, build_model
 from charlm.streams import Cursor, Lanes
 from charlm.tbptt import Evaluator, Trainer, build_optimizer, nats, scheduled_rate
+from charlm.tokenizers import TOKENIZERS
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 13, 2000)
@@ -182,3 +186,24 @@ def test_the_evaluation_step_counts_what_it_should_and_clears_what_it_should():
     logits, end = model(tf.constant(x), zeroed)
     assert float(total) == pytest.approx(float(tf.reduce_sum(nats(logits, y) * counted)), rel=1e-12)
     assert all(np.allclose(a, b) for a, b in zip(tf.nest.flatten(after), tf.nest.flatten(end), strict=True))
+
+
+@pytest.mark.parametrize("cold", [None, 256])
+def test_a_score_takes_the_memory_of_a_window_and_not_of_the_text(cold):
+    class Uniform:
+        """A model that gives every symbol one nat."""
+
+        model = SimpleNamespace(initial_state=lambda batch: None)
+
+        def __call__(self, x, y, counted, cleared, state):
+            return counted.sum(), state
+
+    tokenizer = TOKENIZERS["char"].train(lambda: iter(["aé猫"]), 0)
+    ids = np.tile(tokenizer.encode("aé?猫"), 1 << 18)
+    tracemalloc.start()
+    score = score_ids(Uniform(), ids, tokenizer, "all", cold)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(ids)
+    assert (score.nats_per_symbol, score.symbols, score.chars) == (1, len(ids) - 1, len(ids) - 1)
+    assert (score.unknown, score.bytes) == (1 << 18, (1 + 2 + 3 + 3) * (1 << 18) - 1)
