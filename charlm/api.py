@@ -65,6 +65,7 @@ class LanguageModel:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.config = checkpoint, checkpoint.config()
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
+        checkpoint.check_shapes(self.config.model)
         self.model: CharLM = build_model(self.config.model)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
 

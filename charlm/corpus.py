@@ -1,6 +1,7 @@
 """Text in: from files, folders, globs, compressed files and standard input, always in pieces, never as a whole."""
 
 import hashlib
+import itertools
 import math
 import shutil
 import sys
@@ -35,6 +36,7 @@ class Corpus:
     def __init__(self, paths: Sequence[str], sources: Sources, reading: Reading, announce: Announce) -> None:
         self.paths, self.sources, self.files, self.reading = tuple(paths), sources, sources.files, reading
         self.chars, self.bytes = 0, 0
+        self._digests: list[bytes] = []  # after each piece
         with ExitStack() as closing:
             self._sources = tuple(
                 file if file != STDIN and file.is_file() else _spool(file, closing) for file in self.files
@@ -46,6 +48,7 @@ class Corpus:
                 digest.update(encoded)
                 self.chars += len(piece)
                 self.bytes += len(encoded)
+                self._digests.append(digest.digest())
             self.sha256 = digest.hexdigest()
             if self.chars == 0:
                 raise DataError(f"{' '.join(paths)}: no text in there; name files that are not empty")
@@ -56,9 +59,16 @@ class Corpus:
         return f"{count:,} file{'s' if count > 1 else ''}, {self.chars:,} characters: {self.sources}"
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
-        """The text of the characters [start, stop), at most a million characters at a time."""
-        at = 0
-        for piece in self._pieces(None):
+        """The text of the characters [start, stop), at most a million characters at a time.
+
+        Raises:
+            DataError: it is no longer the text that was measured.
+        """
+        at, digest = 0, hashlib.sha256()
+        for known, piece in itertools.zip_longest(self._digests, self._pieces(None), fillvalue=""):
+            digest.update(text_bytes(piece))
+            if digest.digest() != known:
+                raise DataError(f"{' '.join(self.paths)}: changed while it was read; try again when it no longer does")
             part = piece[max(start - at, 0) : None if stop is None else max(stop - at, 0)]
             if part:
                 yield part

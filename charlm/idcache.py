@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -117,7 +118,7 @@ def _mapped(path: Path, tokenizer: Tokenizer) -> Ids | None:
 
 def _write(path: Path, blocks: Iterator[Ids], tokenizer: Tokenizer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")  # containers share numbers of processes
     try:
         with beside.open("wb") as file:
             count = 0

@@ -187,6 +187,8 @@ def _resumed(
     corpus = read_again(paths, config.data, record["corpus"], reading)
     _check_corpus(run, corpus, record["corpus"])
     checkpoint = run.last()
+    if checkpoint:
+        checkpoint.check_shapes(config.model)
     data = prepare(corpus, config.data, checkpoint.tokenizer() if checkpoint else None, encoding(corpus.chars))
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(

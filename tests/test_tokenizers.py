@@ -420,6 +420,31 @@ def test_a_damaged_cache_file_is_encoded_again(corpus, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("change", ["another", "shorter", "longer", "empty"])
+def test_a_text_that_changes_between_two_readings_is_refused_and_its_ids_are_not_kept(corpus, tmp_path, change):
+    """Its ids would be found again under the digest of the text that it was."""
+    ends = {"another": "!", "shorter": "", "longer": SAMPLE[-1:] + "\n"}
+    text = "" if change == "empty" else SAMPLE[:-1] + ends[change]
+    (tmp_path / "corpus.txt").write_bytes(text.encode())
+    with pytest.raises(DataError, match=r"corpus\.txt: changed while it was read; try again when it no longer does"):
+        cached_ids(corpus, (0, corpus.chars), MADE["char"], tmp_path)
+    assert list((tmp_path / "ids").iterdir()) == []
+
+
+def test_two_processes_of_one_number_may_encode_the_same_text_at_the_same_time(corpus, tmp_path):
+    """As in containers, where every process is number 1, that share a cache."""
+    bounds, inner = (0, corpus.chars), []
+
+    def meanwhile(chars):
+        if not inner:
+            inner.append(0)
+            inner.append(cached_ids(corpus, bounds, MADE["char"], tmp_path))
+
+    outer = cached_ids(corpus, bounds, MADE["char"], tmp_path, meanwhile)
+    assert outer.tolist() == inner[1].tolist() == MADE["char"].encode(SAMPLE).tolist()
+    assert len(list((tmp_path / "ids").iterdir())) == 1
+
+
 def test_a_cache_file_belongs_to_one_text_one_tokenizer_and_one_range(corpus, tmp_path):
     (tmp_path / "other.txt").write_bytes(SAMPLE.encode()[:-1] + b"!")
     other = open_corpus([str(tmp_path / "other.txt")])

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 import charlm
 from charlm import time_budget, training
-from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
+from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, ModelError, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json, write_manifest
 from charlm.machine import Machine
@@ -391,6 +391,13 @@ class TestResume:
         assert "damaged" in caplog.text
         assert events[0].step == 20
         assert digests(tmp_path, "whole", 30) == digests(tmp_path, "run", 30)
+
+    def test_the_checkpoint_is_of_the_size_that_the_run_says(self, train, run):
+        record = run.record
+        record["config"]["model"]["units"] = 100_000  # 160 GB, of which nothing is allocated
+        run.record_again(record)
+        with pytest.raises(ModelError, match=r"embedding is \(\d+, 16\); config.json says \(\d+, 100000\)"):
+            train("run", resume=True)
 
     def test_there_must_be_such_a_run(self, train):
         with pytest.raises(UsageError, match="no such run"):
