@@ -81,7 +81,7 @@ class Checkpoint:
         """The configuration it was written with."""
         path = self.path / "config.json"
         try:
-            return Config.from_dict(self.record["config"], str(path))
+            return Config.recorded(self.record["config"], str(path))
         except (KeyError, UsageError) as error:
             raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ SHARES = Allowed(
 # What float32 logits can be divided by.
 WARM = within("0, or from 0.001 to 1000", (0, 0), (1e-3, 1e3))
 TEXTS = Allowed("texts that are not empty", all)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        return bool(re.compile(pattern))
+    except re.error:
+        return False
+
+
+PATTERN = Allowed("a regular expression", _compiles)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class DataConfig(Strict):
     encoding: str = setting("utf-8", None, "Text encoding of the corpus")
     errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse (strict) or replace")
     newlines: str = setting("keep", one_of("keep", "normalise"), "CRLF and CR: keep, or turn into LF (normalise)")
+    reset_on: str | None = setting(
+        None, PATTERN, "Begin a document, from zero state, after each match of this regular expression", ""
+    )
+    join_files: bool = setting(False, None, "Read files as one document; else each begins one, from zero state", "")
     split: tuple[float, float, float] = setting(
         (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test", "0.9 0.1 0"
     )
@@ -173,6 +188,14 @@ class Config(Strict):
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @classmethod
+    def recorded(cls, values: Any, where: str) -> Config:
+        """The configuration in a file that charlm wrote. Runs that do not say so have joined their files."""
+        config = cls.from_dict(values, where)
+        if "join_files" in values.get("data", {}):
+            return config
+        return replace(config, data=replace(config.data, join_files=True))
 
 
 Tables = dict[str, dict[str, Any]]

@@ -12,25 +12,32 @@ from charlm.dataset import Data
 from charlm.evaluation import score_ids
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import CharLM
+from charlm.records import Ids, Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
-from charlm.windows import Ids
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
 PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole
 SAMPLE_PROMPT, SAMPLE_SYMBOLS = "\n", 200
 
 
-def spread(ids: Ids, symbols: int | None) -> Ids:
-    """Pieces of ids [N] from the first to the last, evenly spaced, joined: at most `symbols`; all ids if None.
+def spread(records: Records, symbols: int | None) -> Records:
+    """Pieces of a text from the first to the last, evenly spaced, joined: at most `symbols`; all of it if None.
 
     The beginning alone may be a title page or a table, and says little of the rest.
     """
+    ids, starts = records
     if symbols is None or symbols >= len(ids):
-        return ids
+        return records
     size = min(symbols, PIECE_SYMBOLS)
-    starts = np.linspace(0, len(ids) - size, symbols // size).astype(int)
-    return np.concatenate([ids[start : start + size] for start in starts])
+    begins = np.linspace(0, len(ids) - size, symbols // size).astype(int)
+    inside = [_documents(starts, begin, begin + size) + n * size for n, begin in enumerate(begins)]
+    return Records(np.concatenate([ids[begin : begin + size] for begin in begins]), np.concatenate(inside))
+
+
+def _documents(starts: Ids, begin: int, end: int) -> Ids:
+    """Where documents begin in a part of a text, counted from its beginning."""
+    return starts[(starts >= begin) & (starts < end)] - begin
 
 
 class Abandoned(Exception):
@@ -41,29 +48,31 @@ class Validation:
     """The validation of one model, as it stands.
 
     Attributes:
-        ids: [N] of the validation split, or those of them that are scored.
+        records: of the validation split, or what of them is scored.
         scores: whether there is anything to score.
     """
 
     def __init__(self, model: CharLM, data: Data, sampling: SampleConfig, groups: int, seed: int) -> None:
         self.tokenizer, self.seed = data.tokenizer, seed
-        self._held_out = self.ids = data.valid[: MOST_SYMBOLS + 1]
+        most = MOST_SYMBOLS + 1
+        self._held_out = Records(data.valid.ids[:most], _documents(data.valid.starts, 0, most))
+        self.records = self._held_out
         self._evaluator = Evaluator(model, groups)
         self._sampling = replace(sampling, samples=1, length=SAMPLE_SYMBOLS)
         self._generator = Generator(model, self._sampling, data.tokenizer.blocked)
 
     @property
     def scores(self) -> bool:
-        return len(self.ids) > 1
+        return len(self.records.ids) - len(self.records.starts) > 1
 
     @property
     def symbols(self) -> int:
         """Symbols that could be scored."""
-        return len(self._held_out)
+        return len(self._held_out.ids)
 
     def limit(self, symbols: int | None) -> None:
         """Scores the same `symbols` from now on, whenever they are asked for, or all."""
-        self.ids = spread(self._held_out, symbols)
+        self.records = spread(self._held_out, symbols)
 
     def score(self, symbols: int | None = None, abandon: Callable[[], bool] = lambda: False) -> Score:
         """Scores the first `symbols`, or all.
@@ -76,7 +85,10 @@ class Validation:
             if abandon():
                 raise Abandoned
 
-        return score_ids(self._evaluator, self.ids[:symbols], self.tokenizer, "valid", progress=scored)
+        ids, starts = self.records
+        most = len(ids) if symbols is None else symbols
+        part = Records(ids[:most], _documents(starts, 0, most))
+        return score_ids(self._evaluator, part, self.tokenizer, "valid", progress=scored)
 
     def sample(self) -> str:
         """Writes a text after `SAMPLE_PROMPT`."""

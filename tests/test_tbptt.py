@@ -15,6 +15,7 @@ from charlm.config import OPTIMIZER_NAMES, ModelConfig, TrainConfig
 from charlm.decoder import decoder_of
 from charlm.evaluation import score_ids
 from charlm.model import build_model
+from charlm.records import NO_STARTS, Records
 from charlm.tbptt import Evaluator, Trainer, build_optimizer, nats, scheduled_rate
 from charlm.tokenizers import TOKENIZERS
 from charlm.windows import Cursor, Lanes, Window
@@ -205,7 +206,7 @@ def test_a_score_takes_the_memory_of_a_window_and_not_of_the_text(cold):
     tokenizer = TOKENIZERS["char"].train(lambda: iter(["aé猫"]), 0)
     ids = np.tile(tokenizer.encode("aé?猫"), 1 << 18)
     tracemalloc.start()
-    score = score_ids(Uniform(), ids, tokenizer, "all", cold)
+    score = score_ids(Uniform(), Records(ids, NO_STARTS), tokenizer, "all", cold)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(ids)

@@ -21,7 +21,7 @@ from charlm import idcache
 from charlm.corpora import write_corpus
 from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
-from charlm.idcache import cache_folder, cached_ids
+from charlm.idcache import cache_folder, cached_records
 from charlm.tokenizers import (
     TOKENIZERS,
     ByteTokenizer,
@@ -382,6 +382,10 @@ def corpus(tmp_path):
     return open_corpus([str(tmp_path / "corpus.txt")])
 
 
+def cached_ids(*args):
+    return cached_records(*args).ids
+
+
 @every
 def test_cached_ids_are_the_ids_and_are_reused(tokenizer, corpus, tmp_path):
     bounds = (7, corpus.chars - 5)
@@ -520,7 +524,7 @@ MEMORY = """
     import sys, threading
     from pathlib import Path
     from charlm.corpus import open_corpus
-    from charlm.idcache import cached_ids
+    from charlm.idcache import cached_records
     from charlm.tokenizers import TOKENIZERS
 
     def anonymous():
@@ -530,7 +534,7 @@ MEMORY = """
     def encode(path, name):
         corpus = open_corpus([path])
         tokenizer = TOKENIZERS[name].train(lambda: corpus.pieces(0, 50_000), 400)
-        return len(cached_ids(corpus, (0, corpus.chars), tokenizer, Path(path).parent))
+        return len(cached_records(corpus, (0, corpus.chars), tokenizer, Path(path).parent).ids)
 
     def sample():
         while not done.wait(0.002):

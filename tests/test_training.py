@@ -19,6 +19,7 @@ from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, Mo
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json, write_manifest
 from charlm.machine import Machine
+from charlm.records import NO_STARTS, Records
 from charlm.runs import Run
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
@@ -445,12 +446,11 @@ def test_the_python_interface_refuses_settings_it_does_not_know(corpus, tmp_path
 @pytest.mark.parametrize("length", [9000, 46_505, 1 << 20])
 def test_the_score_of_a_short_training_is_of_pieces_from_all_over_the_held_out_text(length):
     ids = np.arange(length)
-    part = spread(ids, 1 << 13)
+    part = spread(Records(ids, NO_STARTS), 1 << 13).ids
     assert len(part) == 1 << 13
     assert (part[0], part[-1]) == (0, length - 1)
     joints = np.flatnonzero(np.diff(part) != 1)
     assert len(joints) == 7
     assert np.diff(part[joints]).max() - np.diff(part[joints]).min() <= 1
-    assert np.array_equal(spread(ids, None), ids)
-    assert np.array_equal(spread(ids, length), ids)
-    assert np.array_equal(spread(ids, 5), ids[:5])
+    for most in None, length, 5:
+        assert np.array_equal(spread(Records(ids, NO_STARTS), most).ids, ids[:most])
