@@ -25,13 +25,13 @@ from charlm.config import (
 )
 from charlm.corpora import CORPORA
 from charlm.corpus import Announce, Corpus, split_bounds
-from charlm.dataset import Progress, read_again
+from charlm.dataset import Progress, document_starts, read_again
 from charlm.display import TrainingDisplay, interactive, say
 from charlm.errors import Interrupted, UsageError, did_you_mean, named, nearest
 from charlm.evaluation import score_ids
 from charlm.events import Event, Finished
 from charlm.generation import Generator, Sample, stream_text
-from charlm.idcache import cached_ids
+from charlm.idcache import cached_records
 from charlm.interrupts import stop_requested
 from charlm.machine import Machine, check_threads, start_tensorflow, trains_side_by_side
 from charlm.model import CharLM, build_model
@@ -65,6 +65,7 @@ class LanguageModel:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.config = checkpoint, checkpoint.config()
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
+        checkpoint.check_shapes(self.config.model)
         self.model: CharLM = build_model(self.config.model)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
 
@@ -174,9 +175,11 @@ class LanguageModel:
         corpus = read_again(given, self.config.data, trained, reading) if given else self._training_text(reading)
         same = corpus.sha256 == trained["sha256"]
         split = asked.split or ("valid" if same else "all")
-        ids = cached_ids(corpus, split_bounds(corpus.chars, self.config.data.split)[split], self.tokenizer)
+        data = self.config.data
+        bounds, starts = split_bounds(corpus.chars, data.split)[split], document_starts(corpus, data)
+        records = cached_records(corpus, bounds, self.tokenizer, starts=starts)
         evaluator = Evaluator(self.model, Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers))
-        return score_ids(evaluator, ids, self.tokenizer, split, asked.cold, scoring(max(0, len(ids) - 1)))
+        return score_ids(evaluator, records, self.tokenizer, split, asked.cold, scoring(max(0, len(records.ids) - 1)))
 
     def _training_text(self, reading: Announce) -> Corpus:
         """The text of training.

@@ -12,7 +12,8 @@ Whoever loads one verifies all of it. Nothing here is unpickled, and no Keras mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from charlm.config import Config
+from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
 from charlm.files import MANIFEST, read_json, verify_manifest
 from charlm.tokenizers import Tokenizer, load_tokenizer
@@ -80,7 +81,7 @@ class Checkpoint:
         """The configuration it was written with."""
         path = self.path / "config.json"
         try:
-            return Config.from_dict(self.record["config"], str(path))
+            return Config.recorded(self.record["config"], str(path))
         except (KeyError, UsageError) as error:
             raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
 
@@ -97,15 +98,40 @@ class Checkpoint:
         path = self.path / f"{name}.safetensors"
         if name == "training" and not path.exists():
             raise ModelError(f"{self.path}: was published without its training state, so it cannot be resumed")
-        try:
-            with safetensors.safe_open(path, "np") as file:
-                found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        # The last three: types that NumPy does not have, unless a package has added them.
-        except (OSError, safetensors.SafetensorError, TypeError, AttributeError, KeyError) as error:
-            raise ModelError(f"{path}: cannot be read: {error}") from None
+        with _opened(path) as file:
+            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if foreign := [key for key, array in found.items() if array.dtype.isbuiltin != 1]:
             raise ModelError(f"{path}: {foreign[0]} is of a type that charlm does not write")
         return found
+
+    def check_shapes(self, model: ModelConfig) -> None:
+        """Holds the shapes of the weights against a configuration, before anything of their size is allocated.
+
+        How many columns a cell has for each unit is not asked; what is of another cell, `assign` refuses.
+
+        Raises:
+            ModelError: they are of another network.
+        """
+        path, outputs = self.path / "weights.safetensors", (model.units, model.vocabulary)
+        with _opened(path) as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        wanted = {"embedding": (model.vocabulary, model.features), "bias": (model.vocabulary,)}
+        for name, shape in (wanted if model.tie else {**wanted, "projection": outputs}).items():
+            if shapes.get(name) != shape:
+                raise ModelError(f"{path}: {name} is {shapes.get(name, 'missing')}; config.json says {shape}")
+        layers = {name.split(".")[1] for name in shapes if name.startswith("layers.")}
+        if len(layers) != model.layers:
+            raise ModelError(f"{path}: has {len(layers)} layers; config.json says {model.layers}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            yield file
+    # The last three: types that NumPy does not have, unless a package has added them.
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
 
 
 def to_arrays(variables: Mapping[str, Any]) -> Arrays:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from charlm.cells import CELL_NAMES
 from charlm.errors import UsageError, named
-from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting
+from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting, within
 
 TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
 OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
@@ -26,8 +27,18 @@ SHARES = Allowed(
     lambda split: all(f >= 0 for f in split) and split[0] > 0 and math.isclose(sum(split), 1, abs_tol=1e-6),
 )
 # What float32 logits can be divided by.
-WARM = Allowed("0, or from 0.001 to 1000", lambda value: value == 0 or 1e-3 <= value <= 1e3)
+WARM = within("0, or from 0.001 to 1000", (0, 0), (1e-3, 1e3))
 TEXTS = Allowed("texts that are not empty", all)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        return bool(re.compile(pattern))
+    except re.error:
+        return False
+
+
+PATTERN = Allowed("a regular expression", _compiles)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,10 @@ class DataConfig(Strict):
     encoding: str = setting("utf-8", None, "Text encoding of the corpus")
     errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse (strict) or replace")
     newlines: str = setting("keep", one_of("keep", "normalise"), "CRLF and CR: keep, or turn into LF (normalise)")
+    reset_on: str | None = setting(
+        None, PATTERN, "Begin a document, from zero state, after each match of this regular expression", ""
+    )
+    join_files: bool = setting(False, None, "Read files as one document; else each begins one, from zero state", "")
     split: tuple[float, float, float] = setting(
         (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test", "0.9 0.1 0"
     )
@@ -124,16 +139,16 @@ class SampleConfig(Strict):
 
     length: int = setting(500, at_least(0), "Symbols to generate")
     samples: int = setting(1, at_least(1), "Texts to generate side by side")
-    temperature: float = setting(0.8, WARM, "Below 1 safer, above 1 wilder, 0 always the likeliest")
-    top_k: int = setting(0, SEEDS, "Draw from the K likeliest symbols", "0: all")
+    temperature: float = setting(0.8, WARM, "Below 1 safer, above 1 wilder, 0 always the likeliest", neutral=1.0)
+    top_k: int = setting(0, SEEDS, "Draw from the K likeliest symbols", "0: all", neutral=0)
     top_p: float = setting(
-        1.0, between(1e-6, 1), "Draw from the fewest likeliest symbols that reach this probability", "1: all"
+        1.0, between(1e-6, 1), "Draw from the fewest likeliest symbols that reach this probability", "1: all", 1.0
     )
     min_p: float = setting(
-        0.0, between(0, 1), "Draw from symbols at least so probable relative to the likeliest", "0: all"
+        0.0, between(0, 1), "Draw from symbols at least so probable relative to the likeliest", "0: all", 0.0
     )
     repetition_penalty: float = setting(
-        1.0, between(1, 1e6), "Divide by this the probability of the last 64 symbols", "1: off"
+        1.0, between(1, 1e6), "Divide by this the probability of the last 64 symbols", "1: off", 1.0
     )
     stop: tuple[str, ...] = setting((), TEXTS, "Stop before this text; there may be several", "")
     seed: int | None = setting(None, SEEDS, "The same seed gives the same text", "random")
@@ -143,6 +158,10 @@ class SampleConfig(Strict):
         "Operands of matrix products",
         "float32; bfloat16 writes many samples faster",
     )
+
+
+# The settings of samplers, each declared once, above: options, keys, fields, inputs and tensors are made from these.
+KNOBS = {one.key: one for one in SampleConfig.settings() if one.neutral is not None}
 
 
 @dataclass(frozen=True)
@@ -170,6 +189,14 @@ class Config(Strict):
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @classmethod
+    def recorded(cls, values: Any, where: str) -> Config:
+        """The configuration in a file that charlm wrote. Runs that do not say so have joined their files."""
+        config = cls.from_dict(values, where)
+        if "join_files" in values.get("data", {}):
+            return config
+        return replace(config, data=replace(config.data, join_files=True))
 
 
 Tables = dict[str, dict[str, Any]]

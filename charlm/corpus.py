@@ -1,6 +1,7 @@
 """Text in: from files, folders, globs, compressed files and standard input, always in pieces, never as a whole."""
 
 import hashlib
+import itertools
 import math
 import shutil
 import sys
@@ -28,6 +29,7 @@ class Corpus:
         sources: the same, and what was left out.
         raw_bytes: size of those files, compressed where they are.
         chars, bytes: length of the text in characters and in UTF-8 bytes.
+        file_starts: the characters at which files begin.
         sha256: hex digest of those UTF-8 bytes (see `text_bytes`).
         reading: how it is decoded.
     """
@@ -35,17 +37,23 @@ class Corpus:
     def __init__(self, paths: Sequence[str], sources: Sources, reading: Reading, announce: Announce) -> None:
         self.paths, self.sources, self.files, self.reading = tuple(paths), sources, sources.files, reading
         self.chars, self.bytes = 0, 0
+        self._digests: list[bytes] = []  # after each piece
+        self.file_starts: list[int] = []
         with ExitStack() as closing:
             self._sources = tuple(
                 file if file != STDIN and file.is_file() else _spool(file, closing) for file in self.files
             )
             self.raw_bytes = raw_bytes(self._sources)
             digest = hashlib.sha256()
-            for piece in self._pieces(announce(self.raw_bytes)):
-                encoded = text_bytes(piece)
-                digest.update(encoded)
-                self.chars += len(piece)
-                self.bytes += len(encoded)
+            progress = announce(self.raw_bytes)
+            for path, name in zip(self._sources, self.files, strict=True):
+                self.file_starts.append(self.chars)
+                for piece in file_pieces(path, name, reading, progress):
+                    encoded = text_bytes(piece)
+                    digest.update(encoded)
+                    self.chars += len(piece)
+                    self.bytes += len(encoded)
+                    self._digests.append(digest.digest())
             self.sha256 = digest.hexdigest()
             if self.chars == 0:
                 raise DataError(f"{' '.join(paths)}: no text in there; name files that are not empty")
@@ -56,9 +64,16 @@ class Corpus:
         return f"{count:,} file{'s' if count > 1 else ''}, {self.chars:,} characters: {self.sources}"
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
-        """The text of the characters [start, stop), at most a million characters at a time."""
-        at = 0
-        for piece in self._pieces(None):
+        """The text of the characters [start, stop), at most a million characters at a time.
+
+        Raises:
+            DataError: it is no longer the text that was measured.
+        """
+        at, digest = 0, hashlib.sha256()
+        for known, piece in itertools.zip_longest(self._digests, self._pieces(), fillvalue=""):
+            digest.update(text_bytes(piece))
+            if digest.digest() != known:
+                raise DataError(f"{' '.join(self.paths)}: changed while it was read; try again when it no longer does")
             part = piece[max(start - at, 0) : None if stop is None else max(stop - at, 0)]
             if part:
                 yield part
@@ -76,9 +91,9 @@ class Corpus:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pieces(self, progress: Progress | None) -> Iterator[str]:
+    def _pieces(self) -> Iterator[str]:
         for path, name in zip(self._sources, self.files, strict=True):
-            yield from file_pieces(path, name, self.reading, progress)
+            yield from file_pieces(path, name, self.reading, None)
 
 
 def _spool(name: Path, closing: ExitStack) -> Path:

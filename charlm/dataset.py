@@ -6,24 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from charlm.config import DataConfig
 from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
-from charlm.idcache import cached_ids
+from charlm.idcache import cached_records
 from charlm.reading import Reading
+from charlm.records import Ids, Records, matches
 from charlm.tokenizers import TOKENIZERS, Tokenizer
-from charlm.windows import Ids
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Data:
-    """A tokenized corpus: the ids of its training and validation splits, memory-mapped."""
+    """A tokenized corpus: its training and validation splits, memory-mapped."""
 
     corpus: Corpus
     tokenizer: Tokenizer
-    train: Ids
-    valid: Ids
+    train: Records
+    valid: Records
 
 
 def reading(config: DataConfig) -> Reading:
@@ -74,5 +76,17 @@ def prepare(
         tokenizer = TOKENIZERS[config.tokenizer].train(learnt, config.vocabulary)
     elif grow:
         tokenizer = tokenizer.grown(learnt)
-    train, valid = (cached_ids(corpus, bounds[split], tokenizer, progress=progress) for split in ("train", "valid"))
+    starts = document_starts(corpus, config)
+    train, valid = (
+        cached_records(corpus, bounds[split], tokenizer, progress=progress, starts=starts)
+        for split in ("train", "valid")
+    )
     return Data(corpus, tokenizer, train, valid)
+
+
+def document_starts(corpus: Corpus, config: DataConfig) -> Ids:
+    """The characters [D] at which documents begin: files, unless they are joined, and after each match."""
+    found = set() if config.join_files else set(corpus.file_starts)
+    if config.reset_on is not None:
+        found.update(matches(corpus.pieces(), config.reset_on))
+    return np.array(sorted(found - {0, corpus.chars}), np.int64)

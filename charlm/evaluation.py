@@ -9,25 +9,26 @@ from collections.abc import Callable
 import numpy as np
 
 from charlm.errors import DataError
+from charlm.records import Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
 from charlm.tokenizers import Tokenizer
-from charlm.windows import Ids, carried_windows, cold_windows
+from charlm.windows import carried_windows, cold_windows
 
 
 def score_ids(
     evaluator: Evaluator,
-    ids: Ids,
+    records: Records,
     tokenizer: Tokenizer,
     split: str,
     cold: int | None = None,
     progress: Callable[[int], None] = lambda symbols: None,
 ) -> Score:
-    """Scores ids [N], N at least 2.
+    """Scores a text of at least two symbols.
 
     Args:
         evaluator: the model's evaluation step.
-        ids: of the split.
+        records: the split's symbols.
         tokenizer: what made them.
         split: its name, for the report.
         cold: start from zero state every so many symbols; state is carried through the text if None.
@@ -36,17 +37,22 @@ def score_ids(
     Raises:
         DataError: fewer than two symbols.
     """
-    if len(ids) < 2:
-        raise DataError(f"symbols in the {split} split: {len(ids)}; at least two are needed to predict one")
-    start, nats_sum, symbols, state = time.monotonic(), 0.0, 0, None
-    for window in carried_windows(ids) if cold is None else cold_windows(ids, cold):
+    ids, starts = records
+    if len(ids) - len(starts) < 2:
+        few = f"{len(ids)}" + (f" in {len(starts) + 1} documents" if len(starts) else "")
+        raise DataError(f"symbols in the {split} split: {few}; at least two are needed to predict one")
+    start, nats_sum, state = time.monotonic(), 0.0, None
+    counts = np.zeros(tokenizer.vocabulary, np.int64)  # how often each symbol was scored
+    for window in carried_windows(ids, starts) if cold is None else cold_windows(ids, cold, starts):
         if state is None:
             state = evaluator.model.initial_state(window.x.shape[1])
         found, state = evaluator(window, state)
-        scored = int(window.loss_mask.sum())
-        nats_sum, symbols = nats_sum + float(found.numpy().sum(dtype=np.float64)), symbols + scored
-        progress(scored)
-    chars, size = (int(per_id[ids[1:]].sum()) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
+        scored = window.y[window.loss_mask]
+        nats_sum += float(found.numpy().sum(dtype=np.float64))
+        counts += np.bincount(scored, minlength=len(counts))
+        progress(len(scored))
+    symbols = int(counts.sum())
+    chars, size = (int(counts @ per_id) for per_id in (tokenizer.chars_per_id, tokenizer.bytes_per_id))
     bits = nats_sum / math.log(2)
     return Score(
         nats_per_symbol=nats_sum / symbols,
@@ -56,7 +62,7 @@ def score_ids(
         symbols=symbols,
         chars=chars,
         bytes=size,
-        unknown=0 if tokenizer.unknown is None else int((ids[1:] == tokenizer.unknown).sum()),
+        unknown=0 if tokenizer.unknown is None else int(counts[tokenizer.unknown]),
         context="carried" if cold is None else f"cold:{cold}",
         split=split,
         seconds=time.monotonic() - start,

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from charlm.corpus import Corpus
 from charlm.errors import CharlmError
+from charlm.records import NO_STARTS, Records, encoded
 from charlm.tokenizers import Ids, Tokenizer
 
 Progress = Callable[[int], None]
@@ -67,74 +70,91 @@ def _temporary_folder() -> Path:
     return place
 
 
-def cached_ids(
+def cached_records(
     corpus: Corpus,
     bounds: tuple[int, int],
     tokenizer: Tokenizer,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> Ids:
-    """The ids of a range of characters, memory-mapped: encoded now, or found in the cache.
+    starts: Ids = NO_STARTS,
+) -> Records:
+    """The symbols of a range of characters, memory-mapped: encoded now, or found in the cache.
 
     Args:
         corpus: the text.
         bounds: its characters [start, stop).
         tokenizer: what encodes them.
+        starts: the characters of the text at which documents begin, sorted.
         cache: a folder; by default `cache_folder()`.
         progress: called with the number of characters encoded since the last call; not at all if the ids were there.
-
-    Returns:
-        `tokenizer.dtype` [ids], read-only.
 
     Raises:
         CharlmError: the cache cannot be written.
     """
     if bounds[0] == bounds[1]:
-        return np.zeros(0, tokenizer.dtype)
+        return Records(np.zeros(0, tokenizer.dtype), NO_STARTS)
+    starts = starts[(starts > bounds[0]) & (starts < bounds[1])] - bounds[0]
     key = f"1 {corpus.sha256} {tokenizer.fingerprint} {bounds[0]} {bounds[1]}"
+    if len(starts):
+        key += f" {hashlib.sha256(starts.tobytes()).hexdigest()}"
     path = (cache or cache_folder()) / "ids" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
-    ids = _mapped(path, tokenizer)
-    if ids is None:
-        pieces = _counted(corpus.pieces(*bounds), progress)
-        try:
-            _write(path, tokenizer.encode_pieces(pieces), tokenizer)
-            return np.load(path, mmap_mode="r")
-        except OSError as error:
-            place = f"{path.parent}: the cache of ids cannot be written ({error.strerror})"
-            raise CharlmError(f"{place}; make room or set CHARLM_CACHE to another folder") from None
-    return ids
+    at = path.with_suffix(".starts.npy")
+    ids, places = _mapped(path, tokenizer.dtype), _mapped(at, starts.dtype) if len(starts) else NO_STARTS
+    if ids is not None and places is not None:
+        return Records(ids, places)
+    pieces, found = _counted(corpus.pieces(*bounds), progress), list[int]()
+    blocks = _noted(encoded(pieces, starts.tolist(), tokenizer.encode_pieces), found)
+    try:
+        _write(path, blocks, tokenizer.dtype)
+        places = np.unique(np.array(found, starts.dtype))
+        if len(starts):
+            _write(at, iter([places]), starts.dtype)
+        return Records(np.load(path, mmap_mode="r"), places)
+    except OSError as error:
+        place = f"{path.parent}: the cache of ids cannot be written ({error.strerror})"
+        raise CharlmError(f"{place}; make room or set CHARLM_CACHE to another folder") from None
 
 
-def _mapped(path: Path, tokenizer: Tokenizer) -> Ids | None:
-    """The ids in a file, None if it is not there or not whole."""
+def _noted(blocks: Iterator[tuple[bool, Ids]], starts: list[int]) -> Iterator[Ids]:
+    """The blocks; where documents begin after the first, in symbols, is appended to `starts`."""
+    count = 0
+    for begins, ids in blocks:
+        if begins and count:
+            starts.append(count)
+        count += len(ids)
+        yield ids
+
+
+def _mapped(path: Path, dtype: npt.DTypeLike) -> Ids | None:
+    """The values in a file, None if it is not there or not whole."""
     try:
         ids = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    whole = isinstance(ids, np.memmap) and ids.dtype == tokenizer.dtype and ids.ndim == 1
+    whole = isinstance(ids, np.memmap) and ids.dtype == dtype and ids.ndim == 1
     return ids if whole and path.stat().st_size == ids.offset + ids.nbytes else None
 
 
-def _write(path: Path, blocks: Iterator[Ids], tokenizer: Tokenizer) -> None:
+def _write(path: Path, blocks: Iterator[Ids], dtype: npt.DTypeLike) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")  # containers share numbers of processes
     try:
         with beside.open("wb") as file:
             count = 0
-            _write_header(file, count, tokenizer)
+            _write_header(file, count, dtype)
             for block in blocks:
                 file.write(block.data)
                 count += len(block)
             file.seek(0)
-            _write_header(file, count, tokenizer)
+            _write_header(file, count, dtype)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _write_header(file: IO[bytes], count: int, tokenizer: Tokenizer) -> None:
+def _write_header(file: IO[bytes], count: int, dtype: npt.DTypeLike) -> None:
     # NumPy pads this header so that its size does not depend on the length, which is known only in the end.
-    header = {"descr": np.lib.format.dtype_to_descr(tokenizer.dtype), "fortran_order": False, "shape": (count,)}
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
     np.lib.format.write_array_header_1_0(file, header)
 
 

@@ -10,13 +10,13 @@ from typing import Any, Self
 from charlm.checkpoint import Arrays, Checkpoint
 from charlm.config import Tables
 from charlm.corpus import Announce, split_bounds
-from charlm.dataset import read_again
+from charlm.dataset import document_starts, read_again
 from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import MANIFEST, read_json
-from charlm.idcache import cached_ids
+from charlm.idcache import cached_records
+from charlm.records import Records
 from charlm.runs import find_run
 from charlm.tokenizers import Tokenizer
-from charlm.windows import Ids
 
 # What weights and symbols have come with; a new run has the same.
 KEPT = {"model": ("cell", "layers", "units", "embedding", "tie"), "data": ("tokenizer", "vocabulary")}
@@ -30,7 +30,7 @@ class OldText:
     run: str  # the origin's
     name: str
     missing: str = ""  # why it cannot be scored
-    ids: tuple[Ids, Ids] | None = None  # of its validation split, by the origin's tokenizer and by the new run's
+    records: tuple[Records, Records] | None = None  # held out of it, by the origin's tokenizer and by the new run's
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Origin:
 
     @classmethod
     def _of(cls, checkpoint: Checkpoint) -> Self:
+        checkpoint.check_shapes(checkpoint.config().model)
         weights = read_json(checkpoint.path / MANIFEST)["files"]["weights.safetensors"]["sha256"]
         place = str(checkpoint.path.absolute())
         record = {"run": checkpoint.run_name, "step": checkpoint.step, "weights": weights, "checkpoint": place}
@@ -115,7 +116,10 @@ class Origin:
         if corpus.sha256 != recorded["sha256"]:
             return OldText(run, name, "it has changed since")
         bounds = split_bounds(corpus.chars, config.split)["valid"]
-        before, after = (cached_ids(corpus, bounds, one) for one in (self.checkpoint.tokenizer(), tokenizer))
-        if len(before) < 2:
+        starts = document_starts(corpus, config)
+        before, after = (
+            cached_records(corpus, bounds, one, starts=starts) for one in (self.checkpoint.tokenizer(), tokenizer)
+        )
+        if len(before.ids) - len(before.starts) < 2:
             return OldText(run, name, "nothing of it was held out")
-        return OldText(run, name, ids=(before, after))
+        return OldText(run, name, records=(before, after))

@@ -8,13 +8,15 @@ The draw that follows is Gumbel-max (Gumbel 1954; Maddison et al. 2014) on Three
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from charlm.cell import Tensor
-from charlm.config import SampleConfig
+from charlm.config import KNOBS, SampleConfig
 from charlm.runtime import compiled_by_xla
 
 Setting: TypeAlias = Any  # a number, or a tensor [B]
@@ -37,8 +39,16 @@ def repetition_penalty(logits: Tensor, penalty: Setting, recent: Tensor) -> Tens
 
     Keskar et al., "CTRL" (2019), in the log domain, so that it does not depend on where the logits' zero is.
     """
-    seen = tf.reduce_any(tf.one_hot(recent, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool), 1)
-    return tf.where(seen, logits - tf.math.log(_rows(penalty, logits.dtype)), logits)
+    penalty = tf.broadcast_to(_rows(penalty, logits.dtype), (tf.shape(logits)[0], 1))
+
+    def penalised(rows: Tensor, penalty: Tensor, recent: Tensor) -> Tensor:
+        seen = tf.reduce_any(tf.one_hot(recent, logits.shape[-1], True, False, dtype=tf.bool), -2)
+        return tf.where(seen, rows - tf.math.log(penalty), rows)
+
+    if not compiled_by_xla():
+        return penalised(logits, penalty, recent)
+    changed = _in_rows(penalty[:, 0] != 1, lambda n: (penalised(logits[n], penalty[n], recent[n]),), (logits,))
+    return tf.convert_to_tensor(changed[0])
 
 
 def temperature(logits: Tensor, value: Setting, recent: Tensor) -> Tensor:
@@ -156,12 +166,19 @@ def likeliest(logits: Tensor, count: int, asked: Tensor) -> tuple[Tensor, Tensor
 SAMPLERS: dict[str, Callable[[Tensor, Setting, Tensor], Tensor]] = {
     sampler.__name__: sampler for sampler in (repetition_penalty, temperature, top_k, top_p, min_p)
 }
-NEUTRAL = {"repetition_penalty": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 def settings_of(config: SampleConfig) -> dict[str, float]:
     """The samplers that a configuration turns on, with their settings."""
-    return {name: getattr(config, name) for name in SAMPLERS if getattr(config, name) != NEUTRAL[name]}
+    return {name: getattr(config, name) for name in SAMPLERS if getattr(config, name) != KNOBS[name].neutral}
+
+
+def settings_of_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, npt.NDArray[Any]]:
+    """Every sampler's setting in each row [B]; neutral where a row says nothing of it."""
+    return {
+        name: np.array([row.get(name, knob.neutral) for row in rows], np.int32 if knob.kind is int else np.float32)
+        for name, knob in KNOBS.items()
+    }
 
 
 def restrict(logits: Tensor, settings: dict[str, Setting], recent: Tensor) -> Tensor:

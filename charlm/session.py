@@ -110,7 +110,7 @@ def open_session(
 
 def _lanes(data: Data, config: Config) -> Lanes:
     train = config.train
-    return Lanes(data.train, train.lanes, train.bptt, train.k1, train.seed)
+    return Lanes(data.train.ids, train.lanes, train.bptt, train.k1, train.seed, data.train.starts)
 
 
 def _existing(request: Request) -> Run | None:
@@ -185,7 +185,7 @@ def _resumed(
     encoding: Callable[[int], Progress],
 ) -> Session:
     record = run.record
-    old = Config.from_dict(record["config"], str(run.path / "config.json"))
+    old = Config.recorded(record["config"], str(run.path / "config.json"))
     config = resolve(old.to_dict(), request.settings)
     if request.preset is not None and request.preset != record["preset"]:
         raise UsageError(
@@ -203,6 +203,8 @@ def _resumed(
     origin = Origin.recorded(record, needed=checkpoint is None)
     latest = checkpoint or (origin.checkpoint if origin else None)
     tokenizer = latest.tokenizer() if latest else None
+    if checkpoint:
+        checkpoint.check_shapes(config.model)
     data = prepare(corpus, config.data, tokenizer, encoding(corpus.chars), grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(

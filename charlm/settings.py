@@ -24,20 +24,30 @@ Function = typing.TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Allowed:
-    """The values that a setting may have: in words, and as a test. `names` are all of them where they are few."""
+    """The values that a setting may have: in words, and as a test.
+
+    Attributes:
+        names: all values, where they are few.
+        ranges: the least and the greatest of each range, where they are known.
+    """
 
     words: str
     holds: Callable[[Any], bool]
     names: tuple[str, ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 def at_least(least: float) -> Allowed:
     return Allowed(f"at least {least:g}", lambda value: least <= value < math.inf)
 
 
+def within(words: str, *ranges: tuple[float, float]) -> Allowed:
+    return Allowed(words, lambda value: any(least <= value <= most for least, most in ranges), ranges=ranges)
+
+
 def between(least: float, most: float) -> Allowed:
     words = (f"{limit:.6f}".rstrip("0").rstrip(".") for limit in (least, most))
-    return Allowed("from {} to {}".format(*words), lambda value: least <= value <= most)
+    return within("from {} to {}".format(*words), (least, most))
 
 
 def one_of(*names: str) -> Allowed:
@@ -48,7 +58,9 @@ ABOVE_0 = Allowed("above 0", lambda value: 0 < value < math.inf)
 SEEDS = between(0, 2**31 - 1)
 
 
-def setting(default: Any, allowed: Allowed | None, meaning: str, shown: str | None = None) -> Any:
+def setting(
+    default: Any, allowed: Allowed | None, meaning: str, shown: str | None = None, neutral: float | None = None
+) -> Any:
     """A field of a configuration.
 
     Args:
@@ -56,9 +68,11 @@ def setting(default: Any, allowed: Allowed | None, meaning: str, shown: str | No
         allowed: what it may be besides None; None for anything of its type.
         meaning: what it means, a phrase.
         shown: the default in words, where the value says too little.
+        neutral: the value that changes nothing, of a sampler's setting.
     """
     words = str(default) if shown is None else shown
-    return field(default=default, metadata={"allowed": allowed, "meaning": meaning, "shown": words})
+    metadata = {"allowed": allowed, "meaning": meaning, "shown": words, "neutral": neutral}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class Setting:
     allowed: Allowed | None
     meaning: str
     shown: str  # its default, in words
+    neutral: float | None = None
 
     @property
     def help(self) -> str:
@@ -165,14 +180,7 @@ class Strict:
         """What a user may set of it."""
         hints = typing.get_type_hints(cls)
         return [
-            Setting(
-                cls.TABLE,
-                one.name,
-                _without_none(hints[one.name]),
-                one.metadata["allowed"],
-                one.metadata["meaning"],
-                one.metadata["shown"],
-            )
+            Setting(cls.TABLE, one.name, _without_none(hints[one.name]), **one.metadata)
             for one in dataclasses.fields(cls)  # type: ignore[arg-type]
             if one.metadata
         ]

@@ -59,6 +59,8 @@ class Training:
         if train.precision not in ("auto", self.model.precision):
             cell = f"the cell {self.config.model.cell} computes in {self.model.precision}"
             raise UsageError(f"{named('train.precision')} {train.precision}: {cell}")
+        if self.model.engine == "keras" and len(self.data.train.starts):
+            _log.warning("cuDNN resets no state inside a window: charlm's own recurrence computes those with documents")
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
         self.at = Progress(groups=session.groups, precision=self.model.precision, threads=threads(), onednn=onednn())
@@ -68,7 +70,7 @@ class Training:
         self.before = 0.0  # seconds of earlier sessions
         self.budget: TimeBudget | None = None
         self.previous: int | None = None  # the steps of the run before it was given another length
-        self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train[: 1 << 20]].mean())
+        self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train.ids[: 1 << 20]].mean())
         if session.checkpoint is None:
             self.at.steps = self._given_steps()
             if self.origin is not None:
@@ -211,8 +213,8 @@ class Training:
             steps_per_epoch=self.lanes.windows,
             parameters=self.model.count_params(),
             vocabulary=self.data.tokenizer.vocabulary,
-            train_symbols=len(self.data.train),
-            valid_symbols=len(self.data.valid),
+            train_symbols=len(self.data.train.ids),
+            valid_symbols=len(self.data.valid.ids),
             chars_per_symbol=self.chars_per_symbol,
             unscored=self.lanes.unscored,
             engine=self.model.engine,
@@ -328,7 +330,7 @@ class Training:
         rate, sample = self.validation.measure(self.stop)
         symbols, fewest = self.validation.symbols, FEWEST_SYMBOLS
         if self.at.best_nats is not None:  # it is of these symbols, and compared with what follows
-            symbols = fewest = len(self.validation.ids)
+            symbols = fewest = len(self.validation.records.ids)
         self.at.validated = budget.plan_evaluation(symbols, rate, sample, fewest)
         self.validation.limit(self.at.validated)
         if self.old_text is not None:

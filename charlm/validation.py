@@ -15,11 +15,11 @@ from charlm.evaluation import score_ids
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import CharLM
 from charlm.origin import OldText, Origin
+from charlm.records import Ids, Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
 from charlm.time_budget import FEWEST_SYMBOLS
 from charlm.weights import grown, without
-from charlm.windows import Ids
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
 TRIAL_SYMBOLS = 1 << 17  # scored to measure how long that takes
@@ -27,16 +27,23 @@ PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole
 SAMPLE_PROMPT, SAMPLE_SYMBOLS = "\n", 200
 
 
-def spread(ids: Ids, symbols: int | None) -> Ids:
-    """Pieces of ids [N] from the first to the last, evenly spaced, joined: at most `symbols`; all ids if None.
+def spread(records: Records, symbols: int | None) -> Records:
+    """Pieces of a text from the first to the last, evenly spaced, joined: at most `symbols`; all of it if None.
 
     The beginning alone may be a title page or a table, and says little of the rest.
     """
+    ids, starts = records
     if symbols is None or symbols >= len(ids):
-        return ids
+        return records
     size = min(symbols, PIECE_SYMBOLS)
-    starts = np.linspace(0, len(ids) - size, symbols // size).astype(int)
-    return np.concatenate([ids[start : start + size] for start in starts])
+    begins = np.linspace(0, len(ids) - size, symbols // size).astype(int)
+    inside = [_documents(starts, begin, begin + size) + n * size for n, begin in enumerate(begins)]
+    return Records(np.concatenate([ids[begin : begin + size] for begin in begins]), np.concatenate(inside))
+
+
+def _documents(starts: Ids, begin: int, end: int) -> Ids:
+    """Where documents begin in a part of a text, counted from its beginning."""
+    return starts[(starts >= begin) & (starts < end)] - begin
 
 
 class Abandoned(Exception):
@@ -47,13 +54,15 @@ class Validation:
     """The validation of one model, as it stands.
 
     Attributes:
-        ids: [N] of the validation split, or those of them that are scored.
+        records: of the validation split, or what of them is scored.
         scores: whether there is anything to score.
     """
 
     def __init__(self, model: CharLM, data: Data, sampling: SampleConfig, groups: int, seed: int) -> None:
         self.tokenizer, self.seed = data.tokenizer, seed
-        self._held_out = self.ids = data.valid[: MOST_SYMBOLS + 1]
+        most = MOST_SYMBOLS + 1
+        self._held_out = Records(data.valid.ids[:most], _documents(data.valid.starts, 0, most))
+        self.records = self._held_out
         self._most = MOST_SYMBOLS
         self._evaluator = Evaluator(model, groups)
         self._sampling = replace(sampling, samples=1, length=SAMPLE_SYMBOLS)
@@ -61,21 +70,22 @@ class Validation:
 
     @property
     def scores(self) -> bool:
-        return len(self.ids) > 1
+        return len(self.records.ids) - len(self.records.starts) > 1
 
     @property
     def symbols(self) -> int:
         """Symbols that could be scored."""
-        return len(self._held_out)
+        return len(self._held_out.ids)
 
     def limit(self, symbols: int | None) -> None:
         """Scores the same `symbols` from now on, whenever they are asked for, or all."""
-        self.ids, self._most = spread(self._held_out, symbols), max(symbols or MOST_SYMBOLS, FEWEST_SYMBOLS)
+        self.records = spread(self._held_out, symbols)
+        self._most = max(symbols or MOST_SYMBOLS, FEWEST_SYMBOLS)
 
     def score(
-        self, symbols: int | None = None, abandon: Callable[[], bool] = lambda: False, ids: Ids | None = None
+        self, symbols: int | None = None, abandon: Callable[[], bool] = lambda: False, records: Records | None = None
     ) -> Score:
-        """Scores the first `symbols`, or all, of `ids` or of those to validate with.
+        """Scores the first `symbols`, or all, of `records` or of those to validate with.
 
         Raises:
             Abandoned: `abandon` said so, which is asked after every window.
@@ -85,8 +95,10 @@ class Validation:
             if abandon():
                 raise Abandoned
 
-        ids = self.ids if ids is None else ids
-        return score_ids(self._evaluator, ids[:symbols], self.tokenizer, "valid", progress=scored)
+        ids, starts = self.records if records is None else records
+        most = len(ids) if symbols is None else symbols
+        part = Records(ids[:most], _documents(starts, 0, most))
+        return score_ids(self._evaluator, part, self.tokenizer, "valid", progress=scored)
 
     def measure(self, abandon: Callable[[], bool]) -> tuple[float, float]:
         """The symbols that are scored in a second, and the seconds of a sample.
@@ -94,7 +106,7 @@ class Validation:
         Raises:
             Abandoned: as `score`.
         """
-        trial = min(TRIAL_SYMBOLS, len(self.ids))
+        trial = min(TRIAL_SYMBOLS, len(self.records.ids))
         for _ in range(2):  # the first compiles
             start = time.monotonic()
             if self.scores:
@@ -105,7 +117,7 @@ class Validation:
 
     def to_remember(self, text: OldText) -> int:
         """The symbols that `remembered` scores."""
-        return 0 if text.ids is None else 2 * min(self._most, len(text.ids[0]))
+        return 0 if text.records is None else 2 * min(self._most, len(text.records[0].ids))
 
     def remembered(
         self, origin: Origin, text: OldText, weights: Arrays, abandon: Callable[[], bool]
@@ -124,13 +136,13 @@ class Validation:
         Raises:
             Abandoned: as `score`.
         """
-        assert text.ids is not None
+        assert text.records is not None
         model, old = self._evaluator.model, len(origin.weights["bias"])
         first = without(grown(origin.weights, model.config.vocabulary), old)
         bits = []
-        for ids, values in zip(text.ids, (first, weights), strict=True):
+        for records, values in zip(text.records, (first, weights), strict=True):
             assign(model.named_weights(), values, origin.checkpoint.path)
-            bits.append(self.score(abandon=abandon, ids=spread(ids, self._most)).bits_per_char)
+            bits.append(self.score(abandon=abandon, records=spread(records, self._most)).bits_per_char)
         return bits[0], bits[1]
 
     def sample(self) -> str:

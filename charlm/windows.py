@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from charlm.errors import DataError, named
+from charlm.records import NO_STARTS, Ids
 
-Ids = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 EVALUATION_LANES = 64
@@ -60,13 +60,14 @@ class Lanes:
         unscored: symbols that no window of an epoch scores (the tails, and what the cut into lanes leaves over).
     """
 
-    def __init__(self, ids: Ids, lanes: int, k2: int, k1: int, seed: int) -> None:
-        """Cuts `ids` [N] into lanes.
+    def __init__(self, ids: Ids, lanes: int, k2: int, k1: int, seed: int, starts: Ids = NO_STARTS) -> None:
+        """Cuts `ids` [N] into lanes; documents begin at `starts` [D], sorted.
 
         Raises:
             DataError: a lane would be shorter than a window; the message says what would fit.
         """
         self.ids, self.lanes, self.k2, self.k1, self.seed = ids, lanes, k2, k1, seed
+        self.starts = starts
         self.length = (len(ids) - k1) // lanes  # symbols scored or scorable in a lane, at any offset below k1
         if self.length < k2:
             most = (len(ids) - k1) // k2
@@ -90,7 +91,7 @@ class Lanes:
         at = start + np.arange(self.lanes) * self.length + np.arange(self.k2)[:, None]  # [k2, B]
         newest = np.arange(self.k2)[:, None] >= (self.k2 - self.k1 if cursor.window else 0)
         begins = (np.arange(self.k2)[:, None] == 0) & (cursor.window == 0)
-        return _window(self.ids, at, newest, begins)
+        return _window(self.ids, self.starts, at, newest, begins)
 
     def after(self, cursor: Cursor) -> Cursor:
         """The cursor of the window that follows."""
@@ -99,15 +100,28 @@ class Lanes:
         return Cursor(cursor.epoch + 1, 0)
 
 
-def _window(ids: Ids, at: Ids, scored: Mask, resets: Mask) -> Window:
-    """The steps at positions `at` [T, B] of the ids; there is nothing to score beyond them."""
+def _window(ids: Ids, starts: Ids, at: Ids, scored: Mask, resets: Mask) -> Window:
+    """The steps at positions `at` [T, B] of the ids.
+
+    There is nothing to score beyond them. Where a document begins, the state is zeroed, and nothing predicts its first
+    symbol.
+    """
     inside = np.clip(at, 0, len(ids) - 2)
-    loss_mask, reset_mask = scored & (at == inside), np.broadcast_to(resets, at.shape)
+    loss_mask = scored & (at == inside) & ~_begins(starts, inside + 1)
+    reset_mask = np.broadcast_to(resets, at.shape) | _begins(starts, inside)
     return Window(ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32), loss_mask, reset_mask)
 
 
-def carried_windows(ids: Ids) -> Iterator[Window]:
-    """Windows that score every symbol of ids [N] but the first exactly once, state carried through the text.
+def _begins(starts: Ids, at: Ids) -> Mask:
+    """Whether a document begins at a position."""
+    if not len(starts):
+        return np.zeros(at.shape, bool)
+    following = np.searchsorted(starts, at)
+    return (following < len(starts)) & (starts[np.minimum(following, len(starts) - 1)] == at)
+
+
+def carried_windows(ids: Ids, starts: Ids = NO_STARTS) -> Iterator[Window]:
+    """Windows that score every symbol of ids [N] but a document's first exactly once, state carried through the text.
 
     The text is read in parallel lanes. Every lane but the first warms up on the `WARM_UP` symbols before its own,
     which it does not count, so that each symbol is predicted from at least that much of what precedes it.
@@ -120,15 +134,15 @@ def carried_windows(ids: Ids) -> Iterator[Window]:
     for start in range(-warm, length, EVALUATION_WINDOW):
         step = np.arange(start, start + EVALUATION_WINDOW)[:, None]
         resets = (step == -warm) | ((first == 0) & (step == 0))
-        yield _window(ids, first + step, (step >= 0) & (step < length), resets)
+        yield _window(ids, starts, first + step, (step >= 0) & (step < length), resets)
 
 
-def cold_windows(ids: Ids, window: int) -> Iterator[Window]:
-    """Windows that score every symbol of ids [N] but the first exactly once, from zero state every `window` symbols."""
+def cold_windows(ids: Ids, window: int, starts: Ids = NO_STARTS) -> Iterator[Window]:
+    """Windows that score what `carried_windows` do, from zero state every `window` symbols."""
     total, steps = len(ids) - 1, min(window, EVALUATION_WINDOW)
     firsts = np.arange(0, total, window)
     for some in np.split(firsts, range(EVALUATION_LANES, len(firsts), EVALUATION_LANES)):
         padded = np.pad(some, (0, EVALUATION_LANES - len(some)), constant_values=total)
         for start in range(0, window, steps):
             step = np.arange(start, start + steps)[:, None]
-            yield _window(ids, padded + step, step < window, step == 0)
+            yield _window(ids, starts, padded + step, step < window, step == 0)

@@ -7,6 +7,7 @@ from test_export import language_model
 
 from charlm.config import CELL_NAMES
 from charlm.generation import LONGEST_CHUNK
+from charlm.sampling import settings_of_rows
 from charlm.serve import batch as batch_module
 from charlm.serve.batch import FIRST, PIECE, READERS, SCORERS, SIZES, Batch
 
@@ -29,8 +30,8 @@ def batch(model):
 
 def settings(temperature):
     """All settings, off but for the temperature."""
-    zeros = np.zeros(len(temperature), np.int32)
-    return {"temperature": temperature, "top_k": zeros, "top_p": np.ones(len(temperature), np.float32)}, zeros > 0
+    others = settings_of_rows([{}] * len(temperature))
+    return {**others, "temperature": temperature}, np.zeros(len(temperature), bool)
 
 
 def written(batch, size, rows):

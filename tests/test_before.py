@@ -228,11 +228,14 @@ def test_where_a_request_says_nothing_the_runs_own_settings_hold_within_the_limi
     client = TestClient(build(own, "m", engine, Limits(length=800), None), base_url="http://localhost")
     assert client.post("/v1/completions", json={"prompt": "the "}).status_code == 429
     assert client.post("/v1/models/m:predict", json={"instances": ["the "]}).status_code == 429
-    told = [(row.length, row.temperature, row.top_k, row.top_p, row.seed) for row in rows]
-    assert told == [(800, 0.3, 7, 0.9, 5)] * 2
+    told = [(row.length, row.settings, row.seed) for row in rows]
+    assert told == [(800, {"temperature": 0.3, "top_k": 7, "top_p": 0.9}, 5)] * 2
     assert rows[0].stop == ("x",)
     about = client.get("/openapi.json").json()["info"]["description"]
-    assert "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9." in about
+    assert (
+        "by the model's own settings: 800 symbols, temperature 0.3, top_k 7, top_p 0.9, min_p 0, repetition_penalty 1."
+        in about
+    )
 
 
 def test_a_key_is_asked_for(asked):

@@ -655,6 +655,32 @@ def test_weights_of_another_kind_are_refused(run, content):
         checkpoint.arrays("weights")
 
 
+NETWORK = {"units": 7, "embedding": 4, "layers": 2, "vocabulary": 5}
+TIED = {"embedding": (5, 7), "layers.0.kernel": (7, 28), "layers.1.kernel": (7, 28), "bias": (5,)}
+SHAPES = {**TIED, "embedding": (5, 4), "projection": (7, 5)}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"units": 100_000}, r"projection is \(7, 5\); config.json says \(100000, 5\)"),
+        ({"units": 100_000, "tie": True, "embedding": None}, r"embedding is \(5, 4\); config.json says \(5, 100000\)"),
+        ({"embedding": 10**12}, r"embedding is \(5, 4\)"),
+        ({"vocabulary": 10**12}, r"embedding is \(5, 4\)"),
+        ({"layers": 10**12}, r"has 2 layers; config.json says 1000000000000"),
+    ],
+)
+def test_a_foreign_size_is_refused_from_the_header_before_it_is_allocated(run, change, says):
+    def saved(shapes):
+        return run.save(40, {name: np.zeros(s) for name, s in shapes.items()}, {}, {"best": None}, TOKENIZER)
+
+    saved(TIED).check_shapes(ModelConfig(**{**NETWORK, "embedding": None}, tie=True))
+    checkpoint = saved(SHAPES)
+    checkpoint.check_shapes(ModelConfig(**NETWORK))
+    with pytest.raises(ModelError, match=says):
+        checkpoint.check_shapes(ModelConfig(**{**NETWORK, **change}))
+
+
 def test_arrays_of_another_model_are_refused():
     class Variable:
         shape = (2, 3)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from test_export import TOKENIZER, language_model
 
+from charlm.config import KNOBS
 from charlm.generation import prompt_ids
 from charlm.serve import batch as batch_module
 from charlm.serve.batch import FIRST, READERS, SIZES, Batch
@@ -21,6 +22,7 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 5},
     {"temperature": 1.3, "top_p": 0.8},
     {"temperature": 0.9, "top_k": 9, "top_p": 0.6},
+    {"temperature": 1.1, "min_p": 0.1, "repetition_penalty": 4.0},
 ]
 
 
@@ -44,7 +46,8 @@ class Reader:
     def __init__(self, engine, model, prompt="the ", length=50, seed=1, **settings):
         self.pieces, self._queue = [], queue.Queue()
         ids = prompt_ids(model.tokenizer, prompt)
-        request = Request(ids, length, seed, **settings)
+        knobs = {name: settings.pop(name) for name in KNOBS.keys() & settings.keys()}
+        request = Request(ids, length, seed, knobs, **settings)
         self.cancel = engine.submit([request], lambda n, piece: self._queue.put(piece))
 
     def next(self):

@@ -16,7 +16,7 @@ from charlm.api import load
 from charlm.cells import CELL_NAMES, cell_of
 from charlm.checkpoint import to_arrays
 from charlm.cli import as_typed, cli
-from charlm.config import Config, ModelConfig
+from charlm.config import KNOBS, Config, ModelConfig
 from charlm.errors import UsageError, spelled
 from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, keras_file, readme, savedmodel
 from charlm.files import EXPORT_TITLE
@@ -28,7 +28,7 @@ from charlm.tokenizers import TOKENIZERS, StreamDecoder
 TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 🙂\n" * 5
 TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
 NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["py_mini_racer"]}
-KINDS = {"length": np.int32, "temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "seed": np.int32}
+KINDS = {name: dtype.as_numpy_dtype for name, (dtype, _) in savedmodel.SAMPLING.items()}
 every_cell = pytest.mark.parametrize("cell", CELL_NAMES)
 stock_cell = pytest.mark.parametrize("cell", FORMATS["keras"].cells)  # tests/test_cells.py has the others
 
@@ -60,7 +60,8 @@ def signatures(path):
 
 
 def sampling(rows, **settings):
-    chosen = {"length": 40, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 7} | settings
+    neutral = {name: knob.neutral for name, knob in KNOBS.items()}
+    chosen = {"length": 40, "seed": 7, **neutral, "temperature": 0.8} | settings
     return {name: np.broadcast_to(np.array(chosen[name], kind), rows) for name, kind in KINDS.items()}
 
 
@@ -92,6 +93,7 @@ def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
     call = signatures(tmp_path / "out")
     prompts = ["the quick", "", "é世 🙂", "x", "the dog. the dog."]
     settings = {"temperature": [0.8, 0.0, 1.3, 0.5, 1.0], "top_k": [0, 0, 5, 3, 0], "top_p": [1, 1, 0.9, 0.7, 0.5]}
+    settings |= {"min_p": [0, 0.1, 0, 0, 0.2], "repetition_penalty": [1, 1, 3.0, 1, 2.0]}
     settings |= {"seed": [1, 2, 3, 4, 2**31 - 1], "length": [40, 0, 17, 1, 60]}
     inputs = {"prompt": np.array(prompts)}
     found = call("serving_default", **inputs, **sampling(5, **settings))
@@ -115,8 +117,12 @@ def test_a_savedmodel_takes_no_prompts_and_no_wrong_settings(tmp_path):
             call("generate", prompt=np.array(["a"]), **sampling(1, **settings))
     with pytest.raises(tf.errors.InvalidArgumentError, match="one value for each prompt"):
         call("generate", prompt=np.array(["a", "b"]), **sampling(2) | {"seed": np.array([1], np.int32)})
+    for settings in {"temperature": -1}, {"temperature": np.nan}, {"top_p": 7}, {"top_k": -3}, {"min_p": 1.1}:
+        ((name, _),) = settings.items()
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name}: wants {KNOBS[name].allowed.words}"):
+            call("generate", prompt=np.array(["a"]), **sampling(1, **settings))
     greedy = call("generate", prompt=np.array(["a"]), **sampling(1, temperature=0.0))
-    assert call("generate", prompt=np.array(["a"]), **sampling(1, top_p=0.0))["text"] == greedy["text"]
+    assert call("generate", prompt=np.array(["a"]), **sampling(1, top_p=1e-6))["text"] == greedy["text"]
 
 
 @pytest.mark.parametrize("tokenizer", FORMATS["savedmodel"].tokenizers)

@@ -18,7 +18,7 @@ from charlm.cli.options import as_typed
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError, spelled
 from charlm.events import Remembered, Stepped
-from charlm.files import read_json
+from charlm.files import read_json, write_manifest
 from charlm.model import build_model
 from charlm.runs import Run, publish
 from charlm.session import Request, open_session
@@ -224,7 +224,9 @@ def old_run(models, tokenizer="char", **corpus):
     session = open_session(Request([str(path)], {"data": data, "model": SMALL["model"]}, models, tokenizer, "tiny"))
     session.lock.close()
     session.run.record_again(session.run.record | {"corpus": session.run.record["corpus"] | corpus})
-    weights = {"bias": np.zeros(session.config.model.vocabulary, np.float32)}
+    symbols = session.config.model.vocabulary
+    shapes = {"embedding": (symbols, 5), "layers.0.kernel": (5, 32), "projection": (8, symbols), "bias": (symbols,)}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     session.run.save(3, weights, {}, {"step": 3, "best": 3, "scored": 3}, session.data.tokenizer)
     return models / tokenizer
 
@@ -250,7 +252,7 @@ def test_a_text_that_is_not_at_hand_is_not_scored_and_said_why(tmp_path, paths, 
     (tmp_path / "text.txt").write_text(text)
     old_text = opened(tmp_path, run).old_text
     assert f"{old_text.name} of {old_text.run}: {old_text.missing}" == why
-    assert old_text.ids is None
+    assert old_text.records is None
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_a_tokenizer_that_does_not_grow_says_so_and_goes_on(tmp_path, tokenizer,
     session = opened(tmp_path, run)
     assert session.choice.startswith(f"from {tokenizer}, step 3: {said}; preset tiny")
     assert session.data.tokenizer.fingerprint == Run(run).record["tokenizer"]
-    assert session.data.tokenizer.decode(session.data.train) == NEW[: round(0.9 * len(NEW))]
+    assert session.data.tokenizer.decode(session.data.train.ids) == NEW[: round(0.9 * len(NEW))]
 
 
 def test_a_text_without_a_new_character_says_that_there_is_none(tmp_path):
@@ -301,6 +303,13 @@ def test_a_run_that_is_not_there_and_a_resume_are_refused(tmp_path):
     run = old_run(tmp_path)
     with pytest.raises(ModelError, match="nobody: no such model"):
         opened(tmp_path, "nobody")
+    other = old_run(tmp_path, "byte")
+    foreign = Run(other).last().path / "config.json"
+    foreign.write_text(foreign.read_text().replace('"units": 8', '"units": 100000'))
+    (foreign.parent / "MANIFEST.json").unlink()
+    write_manifest(foreign.parent)
+    with pytest.raises(ModelError, match=r"projection is \(8, 256\); config.json says \(100000, 256\)"):
+        opened(tmp_path, other)
     with pytest.raises(UsageError, match="resume=True goes on with a run and from_run begins one"):
         open_session(Request([], {}, tmp_path, "char", resume=True, from_run=str(run)))
     typed = ["train", "--name", "char", "--models", str(tmp_path), "--resume", "--from", "char"]

@@ -13,7 +13,7 @@ from tqdm.utils import disp_len
 
 from charlm.cli import COMMANDS, cli, main
 from charlm.cli.generate import _typed
-from charlm.cli.runs import described, table
+from charlm.cli.listing import described, row, table
 from charlm.errors import spelled
 from charlm.runs import Run
 
@@ -174,9 +174,7 @@ def test_no_runs_yet_says_how_to_train_one(charlm, tmp_path):
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_a_list_of_runs_keeps_to_the_width_of_the_terminal(models, width):
-    from charlm.cli.runs import _row
-
-    rows = [_row(described(Run(path.parent))) for path in models.glob("*/config.json")]
+    rows = [row(described(Run(path.parent))) for path in models.glob("*/config.json")]
     lines = table(rows, width)
     assert max(map(disp_len, lines)) <= width
     assert all("BITS/CHAR" in line for line in lines[:1])
@@ -199,3 +197,18 @@ def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
     }
     assert not list((tmp_path / "ids").iterdir())
     assert "0 files" in charlm("cache")[1]
+
+
+WORDS = {"evaluate": [], "generate": ["--prompt", ""], "export": ["out"], "serve": [], "info": [], "tokenize": ["text"]}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_model_that_is_not_there_is_said_before_tensorflow_starts(charlm, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("charlm.machine.start_tensorflow", lambda **_: pytest.fail("waits for TensorFlow"))
+    code, out, err = charlm(name, *WORDS[name], "--models", tmp_path, "--model", "nobody")
+    assert (code, out) == (5, "")
+    assert "nobody: no such model" in err
+
+
+def test_every_command_that_reads_a_model_is_tried_with_one_that_is_not_there():
+    assert {name for name in COMMANDS if any(o.name == "model" for o in cli.get_command(None, name).params)} == {*WORDS}

@@ -15,14 +15,15 @@ import charlm
 from charlm.cell import GatedCell
 from charlm.cells import CELL_NAMES
 from charlm.cli import cli
-from charlm.config import DataConfig, ModelConfig
+from charlm.config import KNOBS, DataConfig, ModelConfig
 from charlm.errors import UsageError
-from charlm.export import FORMATS, export, onnx_files, parity
+from charlm.export import FORMATS, export, onnx_files, parity, savedmodel
 from charlm.export.codec import CODECS
 from charlm.model import KERAS_LAYERS
-from charlm.sampling import NEUTRAL, SAMPLERS
+from charlm.sampling import SAMPLERS
 from charlm.serve.completions import Completion
 from charlm.serve.foreign import FOREIGN
+from charlm.serve.predictions import Instance
 from charlm.settings import one_of
 from charlm.tokenizers import TOKENIZERS, UNKNOWN_BYTES, Tokenizer
 
@@ -164,6 +165,8 @@ def test_the_help_of_generate_gives_the_order_of_the_samplers():
     assert [re.sub(r"\W", "_", name) for name in order.split(", ")] == list(SAMPLERS)
 
 
-def test_the_server_offers_every_sampler_or_takes_it_where_it_asks_for_nothing():
-    for name, neutral in NEUTRAL.items():
-        assert name in Completion.model_fields or FOREIGN[name](neutral, {}), name
+def test_every_sampler_is_offered_wherever_texts_are_drawn():
+    assert SAMPLERS.keys() == KNOBS.keys()
+    for offered in (Completion.model_fields, Instance.model_fields, savedmodel.SAMPLING):
+        assert KNOBS.keys() <= offered.keys()
+    assert not KNOBS.keys() & FOREIGN.keys()

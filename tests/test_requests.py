@@ -34,7 +34,7 @@ def refused(kind, body, above=()):
         {"store": False, "metadata": {"team": "a"}, "user": "me", "service_tier": "auto"},
         {"skip_special_tokens": True, "stop_token_ids": [], "use_beam_search": False, "length_penalty": 1.0},
         {"response_format": {"type": "text"}},
-        {"frequency_penalty": 0.0, "presence_penalty": 0, "repetition_penalty": 1, "min_p": 0, "logit_bias": {}},
+        {"frequency_penalty": 0.0, "presence_penalty": 0, "logit_bias": {}},
         {"suffix": "", "stop": None, "logprobs": None, "echo": None, "top_n_sigma": -1},
         {"watermark": False, "details": False, "do_sample": True, "truncate": None, "repeat_penalty": 1.0},
         {"do_sample": False, "temperature": 0},
@@ -118,10 +118,20 @@ def test_no_name_is_both_ours_and_anothers():
 
 
 def test_a_text_is_drawn_as_its_request_says_over_what_its_run_says():
-    run = SampleConfig(length=30, temperature=0.3, top_k=7, top_p=0.9, stop=("x",), seed=5, samples=3)
+    run = SampleConfig(
+        length=30,
+        temperature=0.3,
+        top_k=7,
+        top_p=0.9,
+        min_p=0.2,
+        repetition_penalty=2.0,
+        stop=("x",),
+        seed=5,
+        samples=3,
+    )
     for kind, length in (Completion, "max_tokens"), (Instance, "length"):
         assert kind.model_validate({"prompt": "a"}).over(run) == run
-        said = {length: 2, "temperature": 0, "top_k": 0, "top_p": 1, "seed": -1}
+        said = {length: 2, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1, "seed": -1}
         assert kind.model_validate({"prompt": "a", **said}).over(run) == SampleConfig(2, 3, 0.0, stop=("x",))
     null = {"max_tokens": None, "temperature": None, "stop": None}
     assert Completion.model_validate(null).over(run) == run

@@ -13,8 +13,8 @@ FLOORS = [
     {"errors", "cell"},
     {"settings", "cells"},
     {"config", "corpora", "files", "interrupts", "machine", "reading", "score", "time_budget"},
-    {"sources", "tokenizers", "windows", "events", "operands", "runtime"},
-    {"corpus"},
+    {"sources", "tokenizers", "records", "events", "operands", "runtime"},
+    {"corpus", "windows"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
     {"scan", "dataset", "runs", "weights"},
     {"model", "origin"},
@@ -87,3 +87,11 @@ def test_no_room_is_listed_that_is_not_there():
 def test_light_rooms_do_not_import_tensorflow(room):
     code = f"import sys, charlm.{room}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_waits_for_no_package_but_click():
+    code = "import sys; sys.argv[1:] = ['--help']; from charlm.cli import main; main()"
+    said = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in said.stderr.splitlines()}
+    heavy = {"asyncio", "email", "numpy", "safetensors", "sentencepiece", "tensorflow", "tqdm", "zstandard"}
+    assert imported & {"click", *heavy} == {"click"}

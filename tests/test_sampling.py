@@ -9,18 +9,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from charlm.config import SampleConfig
+from charlm.config import KNOBS, SampleConfig
 from charlm.errors import UsageError
 from charlm.runtime import kernel
-from charlm.sampling import NEUTRAL, SAMPLERS, draw, restrict, settings_of, threefry
+from charlm.sampling import SAMPLERS, draw, restrict, settings_of, threefry
 
 B, V = 3, 9
 INF = float("inf")
 SOME = settings(max_examples=60, deadline=None)
 MANY = settings(max_examples=300, deadline=None)
+NEUTRAL = {name: knob.neutral for name, knob in KNOBS.items()}
 ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
 every = pytest.mark.parametrize("name", SAMPLERS)
-KERNELS = {name: kernel(SAMPLERS[name]) for name in ("top_k", "top_p")}  # these search where the others sort
+# Inside a kernel these go another way.
+KERNELS = {name: kernel(SAMPLERS[name]) for name in ("top_k", "top_p", "repetition_penalty")}
 every_way = pytest.mark.parametrize(
     ("name", "ways"),
     [(name, ways) for ways in (SAMPLERS, KERNELS) for name in ways],

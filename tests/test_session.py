@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tqdm import tqdm
 
 from charlm.cli import cli
 from charlm.config import PRESETS
@@ -68,20 +69,24 @@ def test_settings_that_no_preset_goes_with_are_refused_before_the_text_is_read(o
         opened({"train": {"stride": 100}}, "small")
 
 
-def config_of(monkeypatch, words, environment=None, toml=""):
-    """The settings that the command line would train with."""
+def session_of(monkeypatch, words, environment=None, input=None):
+    """What the command line would train."""
     found = []
 
     def stopped(request, *bars):
-        found.append(open_session(request, *bars).config)
+        found.append(open_session(request, *bars))
         raise UsageError("far enough")
 
     monkeypatch.setattr("charlm.session.open_session", stopped)
-    Path("run.toml").write_text(toml)
-    command = ["train", "text.txt", "--config", "run.toml", *words]
-    result = CliRunner(env=environment).invoke(cli, command)
+    result = CliRunner(env=environment).invoke(cli, ["train", *words], input=input)
     assert str(result.exception) == "far enough", result.output or result.exception
     return found[0]
+
+
+def config_of(monkeypatch, words, environment=None, toml=""):
+    """The settings that it would train with."""
+    Path("run.toml").write_text(toml)
+    return session_of(monkeypatch, ["text.txt", "--config", "run.toml", *words], environment).config
 
 
 def test_a_file_and_a_flag_are_held_against_each_other_and_not_against_the_defaults(monkeypatch):
@@ -124,3 +129,34 @@ def test_a_name_that_is_no_name_of_a_run_is_refused(opened, name):
     for resume in (False, True):
         with pytest.raises(UsageError, match="name"):
             opened({"train": {"steps": 1}}, name=name, resume=resume)
+
+
+LATIN, BINARY = "Café déjà vu. ".encode("latin-1") * 400, bytes(range(256)) * 20
+READINGS = {
+    "latin-1": (["--encoding", "latin-1"], LATIN, LATIN.decode("latin-1")),
+    "replace": (["--errors", "replace"], LATIN, LATIN.decode("utf-8", "replace")),
+    "bytes": (["--tokenizer", "byte"], BINARY, BINARY.decode("utf-8", "surrogateescape")),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("source", ["folder/text.txt", "folder", "-"])
+def test_a_bar_is_over_the_bytes_that_are_read_whatever_they_are_and_wherever_they_lie(monkeypatch, reading, source):
+    """A bar that looked at a folder by itself would not find the text that only these settings can read."""
+    words, data, text = READINGS[reading]
+    Path("folder").mkdir()
+    Path("folder/text.txt").write_bytes(data)
+    bars = []
+
+    class Shown(tqdm):
+        def __init__(self, **options):
+            bars.append(self)
+            super().__init__(**{**options, "disable": False, "delay": 0})
+
+    monkeypatch.setattr("charlm.cli.bars.tqdm", Shown)
+    found = session_of(monkeypatch, [source, *words, "--steps", "5", "--preset", "tiny"], input=data)
+    assert "".join(found.data.corpus.pieces()) == text
+    assert [(bar.desc, bar.unit, bar.total, bar.n) for bar in bars] == [
+        ("reading", "B", len(data), len(data)),
+        ("encoding", "chars", len(text), len(text)),
+    ]

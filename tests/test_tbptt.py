@@ -1,6 +1,8 @@
 """The update: BPTT(k2; k1) against autodiff with the gradient cut, lane groups, clipping, schedule."""
 
 import math
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from charlm.cells import CELL_NAMES
 from charlm.checkpoint import named_slots
 from charlm.config import OPTIMIZER_NAMES, ModelConfig, TrainConfig
 from charlm.decoder import decoder_of
+from charlm.evaluation import score_ids
 from charlm.model import build_model
+from charlm.records import NO_STARTS, Records
 from charlm.tbptt import Evaluator, Trainer, build_optimizer, nats, scheduled_rate
+from charlm.tokenizers import TOKENIZERS
 from charlm.windows import Cursor, Lanes, Window
 
 RNG = np.random.default_rng(0)
@@ -186,3 +191,24 @@ def test_the_evaluation_step_counts_what_it_should_and_resets_what_it_should(ins
     logits, end = model(tf.constant(x), state, resets=tf.constant(resets))
     assert np.allclose(found, nats(logits, y) * counted, rtol=1e-12)
     assert all(np.allclose(a, b) for a, b in zip(tf.nest.flatten(after), tf.nest.flatten(end), strict=True))
+
+
+@pytest.mark.parametrize("cold", [None, 256])
+def test_a_score_takes_the_memory_of_a_window_and_not_of_the_text(cold):
+    class Uniform:
+        """A model that gives every symbol one nat."""
+
+        model = SimpleNamespace(initial_state=lambda batch: None)
+
+        def __call__(self, window, state):
+            return tf.constant(window.loss_mask.astype(np.float32)), state
+
+    tokenizer = TOKENIZERS["char"].train(lambda: iter(["aé猫"]), 0)
+    ids = np.tile(tokenizer.encode("aé?猫"), 1 << 18)
+    tracemalloc.start()
+    score = score_ids(Uniform(), Records(ids, NO_STARTS), tokenizer, "all", cold)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(ids)
+    assert (score.nats_per_symbol, score.symbols, score.chars) == (1, len(ids) - 1, len(ids) - 1)
+    assert (score.unknown, score.bytes) == (1 << 18, (1 + 2 + 3 + 3) * (1 << 18) - 1)

@@ -21,7 +21,7 @@ from charlm import idcache
 from charlm.corpora import write_corpus
 from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
-from charlm.idcache import cache_folder, cached_ids
+from charlm.idcache import cache_folder, cached_records
 from charlm.tokenizers import (
     TOKENIZERS,
     ByteTokenizer,
@@ -408,6 +408,10 @@ def corpus(tmp_path):
     return open_corpus([str(tmp_path / "corpus.txt")])
 
 
+def cached_ids(*args):
+    return cached_records(*args).ids
+
+
 @every
 def test_cached_ids_are_the_ids_and_are_reused(tokenizer, corpus, tmp_path):
     bounds = (7, corpus.chars - 5)
@@ -444,6 +448,31 @@ def test_a_damaged_cache_file_is_encoded_again(corpus, tmp_path, damage):
     path.write_bytes(content)
     assert cached_ids(corpus, (0, 500), MADE["char"], tmp_path).tolist() == right
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", ["another", "shorter", "longer", "empty"])
+def test_a_text_that_changes_between_two_readings_is_refused_and_its_ids_are_not_kept(corpus, tmp_path, change):
+    """Its ids would be found again under the digest of the text that it was."""
+    ends = {"another": "!", "shorter": "", "longer": SAMPLE[-1:] + "\n"}
+    text = "" if change == "empty" else SAMPLE[:-1] + ends[change]
+    (tmp_path / "corpus.txt").write_bytes(text.encode())
+    with pytest.raises(DataError, match=r"corpus\.txt: changed while it was read; try again when it no longer does"):
+        cached_ids(corpus, (0, corpus.chars), MADE["char"], tmp_path)
+    assert list((tmp_path / "ids").iterdir()) == []
+
+
+def test_two_processes_of_one_number_may_encode_the_same_text_at_the_same_time(corpus, tmp_path):
+    """As in containers, where every process is number 1, that share a cache."""
+    bounds, inner = (0, corpus.chars), []
+
+    def meanwhile(chars):
+        if not inner:
+            inner.append(0)
+            inner.append(cached_ids(corpus, bounds, MADE["char"], tmp_path))
+
+    outer = cached_ids(corpus, bounds, MADE["char"], tmp_path, meanwhile)
+    assert outer.tolist() == inner[1].tolist() == MADE["char"].encode(SAMPLE).tolist()
+    assert len(list((tmp_path / "ids").iterdir())) == 1
 
 
 def test_a_cache_file_belongs_to_one_text_one_tokenizer_and_one_range(corpus, tmp_path):
@@ -521,7 +550,7 @@ MEMORY = """
     import sys, threading
     from pathlib import Path
     from charlm.corpus import open_corpus
-    from charlm.idcache import cached_ids
+    from charlm.idcache import cached_records
     from charlm.tokenizers import TOKENIZERS
 
     def anonymous():
@@ -531,7 +560,7 @@ MEMORY = """
     def encode(path, name):
         corpus = open_corpus([path])
         tokenizer = TOKENIZERS[name].train(lambda: corpus.pieces(0, 50_000), 400)
-        return len(cached_ids(corpus, (0, corpus.chars), tokenizer, Path(path).parent))
+        return len(cached_records(corpus, (0, corpus.chars), tokenizer, Path(path).parent).ids)
 
     def sample():
         while not done.wait(0.002):

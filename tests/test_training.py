@@ -15,10 +15,11 @@ import safetensors.numpy
 
 import charlm
 from charlm import time_budget, training
-from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, UsageError
+from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, ModelError, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json, write_manifest
 from charlm.machine import Machine
+from charlm.records import NO_STARTS, Records
 from charlm.runs import Run
 from charlm.session import Request, open_session
 from charlm.tbptt import scheduled_rate
@@ -392,6 +393,13 @@ class TestResume:
         assert events[0].step == 20
         assert digests(tmp_path, "whole", 30) == digests(tmp_path, "run", 30)
 
+    def test_the_checkpoint_is_of_the_size_that_the_run_says(self, train, run):
+        record = run.record
+        record["config"]["model"]["units"] = 100_000  # 160 GB, of which nothing is allocated
+        run.record_again(record)
+        with pytest.raises(ModelError, match=r"embedding is \(\d+, 16\); config.json says \(\d+, 100000\)"):
+            train("run", resume=True)
+
     def test_there_must_be_such_a_run(self, train):
         with pytest.raises(UsageError, match="no such run"):
             train("nobody", resume=True)
@@ -438,12 +446,11 @@ def test_the_python_interface_refuses_settings_it_does_not_know(corpus, tmp_path
 @pytest.mark.parametrize("length", [9000, 46_505, 1 << 20])
 def test_the_score_of_a_short_training_is_of_pieces_from_all_over_the_held_out_text(length):
     ids = np.arange(length)
-    part = spread(ids, 1 << 13)
+    part = spread(Records(ids, NO_STARTS), 1 << 13).ids
     assert len(part) == 1 << 13
     assert (part[0], part[-1]) == (0, length - 1)
     joints = np.flatnonzero(np.diff(part) != 1)
     assert len(joints) == 7
     assert np.diff(part[joints]).max() - np.diff(part[joints]).min() <= 1
-    assert np.array_equal(spread(ids, None), ids)
-    assert np.array_equal(spread(ids, length), ids)
-    assert np.array_equal(spread(ids, 5), ids[:5])
+    for most in None, length, 5:
+        assert np.array_equal(spread(Records(ids, NO_STARTS), most).ids, ids[:most])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from tqdm import tqdm
 
 from charlm.cli.options import json_option
 from charlm.cli.output import print_json
@@ -18,6 +17,8 @@ def command(clear: bool, as_json: bool) -> None:
     A text is encoded once and its ids are kept, for every tokenizer. The folder is that of the platform's caches, or
     CHARLM_CACHE. Nothing else is kept outside of the folder of runs.
     """
+    from tqdm import tqdm
+
     from charlm.idcache import cache_folder
 
     folder = cache_folder() / "ids"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 import click
@@ -18,6 +17,8 @@ PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "safetensors", "cli
 @json_option
 def command(as_json: bool) -> None:
     """Show versions, processor, GPU and what charlm would use of them."""
+    import importlib.metadata
+
     from charlm.idcache import cache_folder
     from charlm.machine import Machine, onednn, start_tensorflow
 

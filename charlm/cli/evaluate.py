@@ -31,13 +31,15 @@ def command(
     """
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.machine import start_tensorflow
+    from charlm.runs import find_run
 
     asked = settings.get("evaluate", {})
     EvaluationConfig.from_dict(asked)
+    found = find_run(model, models).pick(checkpoint)
     start_tensorflow(side_by_side=True)
-    from charlm.api import load
+    from charlm.api import LanguageModel
 
-    loaded = load(model, checkpoint=checkpoint, models=models)
+    loaded = LanguageModel(found)
     with progress_bars() as bar:
         score = loaded.evaluate(
             corpora,

@@ -9,9 +9,7 @@ import click
 
 from charlm.cli.options import Choice, json_option, model_options
 from charlm.cli.output import print_json
-from charlm.display import say
 from charlm.export import FORMATS, check_destination, check_engine, check_model, export, format_for, readme
-from charlm.runs import find_run
 
 
 @click.command()
@@ -50,6 +48,9 @@ def command(
     file, says what goes in and what comes out. onnx, litert and html need the extras charlm[onnx], charlm[litert] and
     charlm[html].
     """
+    from charlm.display import say
+    from charlm.runs import find_run
+
     name = name or format_for(destination)
     check_destination(destination.resolve(), name, force)
     if not unchecked:

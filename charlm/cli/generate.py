@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-import secrets
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from charlm.cli.options import SAMPLING, json_option, model_options, settings
 from charlm.cli.output import print_json, typed_text
 from charlm.config import SampleConfig, Tables
 from charlm.errors import DataError, UsageError, named
-from charlm.reading import prompt_text
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 BETWEEN_SAMPLES = "-" * 40
@@ -52,21 +50,21 @@ def command(
     dashes; sample n draws with the seed plus n. With --json, one object a line for each sample.
     """
     from charlm.machine import start_tensorflow
+    from charlm.runs import find_run
 
     sample = settings.get("sample", {})
     if "stop" in sample:
         sample["stop"] = tuple(_typed(text, "sample.stop", escapes) for text in sample["stop"])
     asked = SampleConfig.from_dict(sample)
     text = _prompt(prompt and _typed(prompt, "prompt", escapes), prompt_file)
+    found = find_run(model, models).pick(checkpoint)
     start_tensorflow(side_by_side=asked.precision == "bfloat16")
-    from charlm.api import load
+    from charlm.api import LanguageModel
     from charlm.generation import never_seen
 
-    loaded = load(model, checkpoint=checkpoint, models=models)
+    loaded = LanguageModel(found)
     _warn_of_unseen(never_seen(loaded.tokenizer, text), strict)
     config = dataclasses.replace(loaded.config.sample, **sample)
-    if config.seed is None:
-        config = dataclasses.replace(config, seed=secrets.randbelow(2**31))
     _write(loaded.stream(text, config), "" if no_echo else text, config.samples == 1, as_json)
 
 
@@ -81,6 +79,8 @@ def _typed(text: str, option: str, escapes: bool) -> str:
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
+    from charlm.reading import prompt_text
+
     if prompt is not None and file is not None:
         raise UsageError(f"{named('prompt')} and {named('prompt_file')} exclude each other")
     if prompt is not None:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
-from tqdm.utils import disp_len, disp_trim
 
 from charlm.cli.options import json_option, models_option
 from charlm.cli.output import print_json
-from charlm.errors import ModelError
-
-if TYPE_CHECKING:
-    from charlm.runs import Run
-
-COLUMNS = ("name", "when", "network", "text", "bits/char", "size")
-DISPENSABLE = ("text", "network", "size", "when")  # in this order, where the terminal is narrow
-GAP = 2
 
 
 @click.command()
@@ -36,6 +21,7 @@ def command(models: Path, as_json: bool) -> None:
     The score is the best one on held-out text, in bits per character (lower is better); the size is on disk. With
     --json, one object a line for each run.
     """
+    from charlm.cli.listing import described, row, table
     from charlm.runs import runs
 
     found = [described(run) for run in reversed(runs(models))]
@@ -44,76 +30,6 @@ def command(models: Path, as_json: bool) -> None:
             print_json(about)
     elif found:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n".join(table([_row(about) for about in found], width)))
+        print("\n".join(table([row(about) for about in found], width)))
     else:
         click.echo(f"no runs under {models}/ yet; train one with: charlm train TEXT", err=True)
-
-
-def described(run: Run) -> dict[str, Any]:
-    """What a list of runs says of one; the last checkpoint is verified, and `state` says so where it is not whole."""
-    about: dict[str, Any] = {"name": run.name, "path": str(run.path), "state": "untrained", "when": None}
-    about["bytes"] = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
-    try:
-        if last := next(reversed(run.checkpoints()), None):
-            about["when"] = datetime.fromtimestamp(last.written).astimezone().isoformat(timespec="seconds")
-        record = run.record
-        corpus, config = record["corpus"], record["config"]
-        about |= {"model": config["model"], "tokenizer": config["data"]["tokenizer"]}
-        about |= {"corpus": [Path(path).name for path in corpus["paths"]], "chars": int(corpus["chars"])}
-        if last:
-            last.verify()
-            progress = last.progress()
-            about |= {"step": progress["step"], "steps": progress["steps"], "best_step": progress["best"]}
-            about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
-            resumable = (last.path / "training.safetensors").exists()
-            about["state"] = ("finished" if progress["finished"] else "unfinished") if resumable else "published"
-    except (ModelError, LookupError, TypeError, ValueError, AttributeError) as error:
-        about |= {"state": "damaged", "why": str(error)}
-    return about
-
-
-def _bits_per_char(run: Run, progress: Mapping[str, Any], tokenizer: str) -> float | None:
-    """The best score: from the log, or from its nats per symbol where a symbol is a character."""
-    if tokenizer == "char" and progress["best_nats"] is not None:
-        return float(progress["best_nats"]) / math.log(2)
-    log = run.path / "metrics.jsonl"
-    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-    scores = (json.loads(line) for line in lines if line.startswith('{"event": "evaluated"') and line.endswith("}"))
-    return next((score["bits_per_char"] for score in scores if score["step"] == progress["best"]), None)
-
-
-def _row(about: Mapping[str, Any]) -> dict[str, str]:
-    made, corpus, when = about.get("model"), about.get("corpus", []), about["when"]
-    text = f"{len(corpus)} files" if len(corpus) > 1 else "".join(corpus)
-    score = about.get("bits_per_char")
-    state = "" if about["state"] in ("finished", "published") else about["state"]
-    return {
-        "name": _visible(about["name"]),
-        "when": datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M") if when else "",
-        "network": f"{made['cell']} {made['units']} x {made['layers']}" if made else "",
-        "text": f"{_visible(text)} ({tqdm.format_sizeof(about['chars'])})" if "chars" in about else "",
-        "bits/char": f"{score:.3f}{' ' + state if state else ''}" if score is not None else state or "no score",
-        "size": tqdm.format_sizeof(about["bytes"], "B"),
-    }
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def table(rows: Sequence[Mapping[str, str]], width: int | None = None) -> list[str]:
-    """Lines of a table, in so many columns of a terminal: what there is no room for is left out, names are cut last."""
-    head = {name: name.upper() for name in COLUMNS}
-    widths = {name: max(disp_len(row[name]) for row in (head, *rows)) for name in COLUMNS}
-    for name in DISPENSABLE:
-        if width is not None and sum(widths.values()) + GAP * (len(widths) - 1) > width:
-            del widths[name]
-    if width is not None:
-        others = sum(widths.values()) - widths["name"] + GAP * (len(widths) - 1)
-        widths["name"] = max(1, min(widths["name"], width - others))
-    return [(" " * GAP).join(_cell(row[name], widths[name]) for name in widths).rstrip() for row in (head, *rows)]
-
-
-def _cell(text: str, width: int) -> str:
-    cut = text if disp_len(text) <= width else disp_trim(text, width - 1) + "…"
-    return cut + " " * (width - disp_len(cut))

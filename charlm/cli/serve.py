@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -15,7 +14,6 @@ from pathlib import Path
 import click
 
 from charlm.cli.options import Command, model_options
-from charlm.display import say
 from charlm.errors import CharlmError, UsageError, named
 from charlm.serve.limits import Limits
 from charlm.serve.site import Site, host_of, origin_of
@@ -104,7 +102,9 @@ def _warn_of_strangers(address: str) -> None:
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """What a second Ctrl-C ends is no error."""
-    raised = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    from asyncio import CancelledError
+
+    raised = record.exc_info and isinstance(record.exc_info[1], CancelledError)
     return not raised and not record.getMessage().rstrip().endswith("CancelledError")
 
 
@@ -188,17 +188,19 @@ def command(
         import uvicorn
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: {error.name} is not installed; pip install 'charlm[serve]'") from None
+    from charlm.display import say
     from charlm.machine import start_tensorflow
+    from charlm.runs import find_run
 
-    listening = _listening(host, port)
+    found, listening = find_run(model, models).pick(checkpoint), _listening(host, port)
     if api_key is None:
         _warn_of_strangers(listening.getsockname()[0])
     start_tensorflow()
-    from charlm.api import load
+    from charlm.api import LanguageModel
     from charlm.serve.app import build
     from charlm.serve.engine import Engine
 
-    loaded = load(model, checkpoint=checkpoint, models=models)
+    loaded = LanguageModel(found)
     name = name or loaded.checkpoint.run_name
     site = Site(public_url, allow_origin, (host.lower(), *allow_host))
     app = build(loaded, name, Engine(loaded, queue), limits, api_key, site, say)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
-from charlm.model import KERAS_LAYERS
+from charlm.model import KERAS_LAYERS, projection_of
 
 WEIGHTS = np.float32
 OLDEST = "3.0"  # tried with 3.0.5, 3.3.3, 3.5.0, 3.8.0, 3.11.3, 3.14.0 and 3.15.1
@@ -43,7 +43,7 @@ def functional(language_model: LanguageModel) -> keras.Model:
     embedding.set_weights([model.embedding.numpy()])
     for layer, trained in zip(layers, model.recurrent_layers, strict=True):
         layer.set_weights([w.numpy() for w in trained.weights])
-    projection.set_weights([model.output_projection().numpy(), model.bias.numpy()])
+    projection.set_weights([np.asarray(projection_of(model.named_weights())), model.bias.numpy()])
     return stock
 
 

@@ -14,6 +14,7 @@ from charlm.api import LanguageModel
 from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
+from charlm.model import projection_of
 
 WEIGHTS = np.float32
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime in use
@@ -58,7 +59,7 @@ def graph_of(language_model: LanguageModel, step: bool) -> onnx.ModelProto:
     shape = ["batch", config.layers, len(states), config.units]
     constants = {
         "embedding": model.embedding.numpy(),
-        "projection": model.output_projection().numpy(),
+        "projection": np.asarray(projection_of(model.named_weights())),
         "bias": model.bias.numpy(),
         "one": np.array([1], np.int64),
         "apart": np.array([config.layers * len(states), -1, config.units], np.int64),
@@ -88,20 +89,11 @@ def graph_of(language_model: LanguageModel, step: bool) -> onnx.ModelProto:
         nodes.append(helper.make_node("Squeeze", ["rows", "zero"], ["logits"]))
     else:
         nodes.append(helper.make_node("Transpose", ["rows"], ["logits"], perm=[1, 0, 2]))
-    symbols = ["batch"] if step else ["batch", "time"]
-    graph = helper.make_graph(
-        nodes,
-        "step" if step else "window",
-        [
-            helper.make_tensor_value_info("ids", TensorProto.INT64, symbols),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, shape),
-        ],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [*symbols, config.vocabulary]),
-            helper.make_tensor_value_info("state_after", TensorProto.FLOAT, shape),
-        ],
-        initializers,
-    )
+    symbols, floats = ["batch"] if step else ["batch", "time"], TensorProto.FLOAT
+    takes = {"ids": (TensorProto.INT64, symbols), "state": (floats, shape)}
+    gives = {"logits": (floats, [*symbols, config.vocabulary]), "state_after": (floats, shape)}
+    ends = ([helper.make_tensor_value_info(name, *of) for name, of in side.items()] for side in (takes, gives))
+    graph = helper.make_graph(nodes, "step" if step else "window", *ends, initializers)
     built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="charlm")
     built.ir_version = IR_VERSION
     onnx.checker.check_model(built, full_check=True)

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from charlm.api import LanguageModel
 from charlm.cell import Tensor
+from charlm.config import KNOBS
 from charlm.decoder import Decoder, decoder_of
 from charlm.decoding import Decoded, DecodeState, decode, prefill
 from charlm.export import probe
@@ -26,19 +27,19 @@ from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
 from charlm.model import ModelState
 from charlm.runtime import portable
-from charlm.sampling import RECENT, SAMPLERS
+from charlm.sampling import RECENT
 
 WEIGHTS = np.float32
 
 SAMPLING = {
     "length": (tf.int32, "symbols to generate"),
-    "temperature": (tf.float32, "0 is greedy"),
-    "top_k": (tf.int32, "0 is off"),
-    "top_p": (tf.float32, "1 is off"),
+    **{
+        name: (tf.int32 if knob.kind is int else tf.float32, f"{knob.meaning.lower()}; {knob.neutral:g} is off")
+        for name, knob in KNOBS.items()
+    },
     "seed": (tf.int32, "the same seed draws the same"),
 }
 LONGEST = 1_000_000  # symbols of a text
-SETTINGS = [name for name in SAMPLERS if name in SAMPLING]
 
 
 class Network(tf.Module):
@@ -139,7 +140,7 @@ class Served(Network):
         steps = tf.reduce_max(tf.pad(ends, [[0, 1]], constant_values=1))
         places = tf.range(steps)[:, None]
         read = tf.gather(tf.transpose(ids), tf.minimum(places[:, 0], tf.shape(ids)[1] - 1))
-        settings = {name: sampling[name] for name in SETTINGS}
+        settings = {name: sampling[name] for name in KNOBS}
         decoded = self._decoded(tf.where(places < symbols, read, -1), sampling["seed"], symbols, settings)
         at = tf.range(steps)
         new = (at >= symbols[:, None]) & (at < ends[:, None])
@@ -169,6 +170,12 @@ def _check(prompt: Tensor, sampling: dict[str, Tensor]) -> None:
         tf.debugging.assert_equal(tf.size(values), tf.size(prompt), f"{name}: wants one value for each prompt")
     in_range = (sampling["length"] >= 0) & (sampling["length"] <= LONGEST)
     tf.debugging.Assert(tf.reduce_all(in_range), [f"length: wants 0 to {LONGEST:,}, not", sampling["length"]])
+    for name, knob in KNOBS.items():
+        assert knob.allowed is not None
+        values = sampling[name]
+        ranges = [(values >= least) & (values <= most) for least, most in knob.allowed.ranges]
+        in_range = tf.reduce_any(tf.stack(ranges), 0)
+        tf.debugging.Assert(tf.reduce_all(in_range), [f"{name}: wants {knob.allowed.words}, not", values])
 
 
 def _signature(function: Any, inputs: dict[str, tf.TensorSpec]) -> Any:
@@ -221,12 +228,12 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
         signature = loaded.signatures[name]
         takes, gives = signature.structured_input_signature[1], signature.structured_outputs
         rows.append(f"| `{name}` | {_listed(takes)} | {_listed(gives)} |")
-    values = zip(SAMPLING.items(), (80, 0.75, 0, 1.0, 1), strict=True)
-    inputs: dict[str, Any] = {name: np.array([value], dtype.as_numpy_dtype) for (name, (dtype, _)), value in values}
-    inputs = {"prompt": np.array(["The "]), **inputs}
+    shown = {"length": 80, **{name: knob.neutral for name, knob in KNOBS.items()}, "temperature": 0.75, "seed": 1}
+    inputs: dict[str, Any] = {"prompt": np.array(["The "])}
+    inputs |= {name: np.array([shown[name]], dtype.as_numpy_dtype) for name, (dtype, _) in SAMPLING.items()}
     found = loaded.signatures["generate"](**{name: tf.constant(value) for name, value in inputs.items()})
     text = found["text"][0].numpy().decode()
-    shown = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in inputs.items())
+    example = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in inputs.items())
     request = json.dumps({"instances": [{name: value[0].item() for name, value in inputs.items()}]})
     settings = "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in SAMPLING.items())
     states = " and ".join(language_model.model.cell.states)
@@ -241,14 +248,15 @@ beginning.
 
 {settings}
 
-`log_probabilities` are natural logarithms under the model, before temperature, top-k and top-p; 0 after a row's end.
+`log_probabilities` are natural logarithms under the model, before the samplers; 0 after a row's end.
+There is no text that stops a row: whoever calls cuts the text where it is found.
 A score leaves a text's first symbol out, for nothing comes before it.
 
 ```python
 import tensorflow as tf
 
 generate = tf.saved_model.load("{title}").signatures["generate"]
-found = generate({shown})
+found = generate({example})
 print(found["text"][0].numpy().decode())
 ```
 

@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from charlm import __version__
 from charlm.api import LanguageModel
+from charlm.config import KNOBS
 from charlm.page import element, page, source
 from charlm.serve.access import AccessLog, Application
 from charlm.serve.completions import add_completions
@@ -118,7 +119,7 @@ def _introduction(service: Service) -> str:
     rows = {f"max-{name}": (getattr(service.limits, name), about) for name, (_, about) in Limits.about().items()}
     rows["queue"] = service.engine.waiting, "Texts that may wait when all rows are taken."
     own = service.sample
-    said = f"{own.length:,} symbols, temperature {own.temperature:g}, top_k {own.top_k}, top_p {own.top_p:g}"
+    said = ", ".join([f"{own.length:,} symbols", *(f"{name} {getattr(own, name):g}" for name in KNOBS)])
     limited = (f"| {about} | {value:,} | `--{name}` |\n" for name, (value, about) in rows.items())
     return INTRODUCTION.format(said) + "".join(limited)
 

@@ -26,7 +26,7 @@ from charlm.decoding import Decoded, DecodeState, decode, prefill
 from charlm.generation import LONGEST_CHUNK
 from charlm.model import ModelState
 from charlm.runtime import kernel
-from charlm.sampling import RECENT
+from charlm.sampling import RECENT, settings_of_rows
 
 SIZES = (2, 8, 64, 128, 256)
 FIRST = 64  # the size that is compiled first, and that all others are compared with
@@ -108,8 +108,7 @@ class Batch:
     def _written(self, size: int) -> npt.NDArray[np.float32]:
         """The logits [size, V] after given symbols, the same ones in every `FIRST` rows."""
         forced = self._symbols()[:, np.arange(size) % FIRST]
-        rows, zeros, ones = self._empty(size), np.zeros(size, np.int32), np.ones(size, np.float32)
-        settings = {"temperature": ones, "top_k": zeros, "top_p": ones}
+        rows, zeros, settings = self._empty(size), np.zeros(size, np.int32), settings_of_rows([{}] * size)
         for _ in range(2):  # the second time for its time
             _, after = self._advanced(rows, PIECE, forced, zeros, settings, zeros > 0)
         logits: npt.NDArray[np.float32] = after.logits.numpy()

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainVa
 from starlette.requests import ClientDisconnect
 
 from charlm.config import SampleConfig
+from charlm.sampling import settings_of
 from charlm.serve import fields
 from charlm.serve.batch import ALTERNATIVES
 from charlm.serve.choices import Choice, event, usage
@@ -78,8 +79,8 @@ class StreamOptions(fields.Fields):
     include_usage: bool = False
 
 
-class Completion(fields.Fields):
-    """OpenAI's completion request; top_k besides. Tokens are the model's symbols.
+class Completion(fields.Sampled):  # type: ignore[misc, valid-type]
+    """OpenAI's completion request, and the settings of samplers besides. Tokens are the model's symbols.
 
     Fields of other servers are taken where they ask for nothing (best_of equal to n, a penalty of 0).
     """
@@ -94,11 +95,7 @@ class Completion(fields.Fields):
     prompt: Prompts = Field([""])
     model: str | None = None
     max_tokens: fields.Count = fields.OWN
-    temperature: fields.Temperature = fields.OWN
-    top_p: fields.Probability = fields.OWN
-    top_k: fields.TopK = fields.OWN
     n: Annotated[fields.Count, Field(ge=1)] = 1
-    seed: fields.Seed = None
     stop: Stops = Field([])
     echo: Annotated[bool, Field(description="Tells the prompt too; with logprobs it is scored.")] = False
     logprobs: Logprobs = None
@@ -151,10 +148,9 @@ def add_completions(app: FastAPI, service: Service) -> None:
 def _rows(body: Completion, asked: SampleConfig, read: list[list[int]], scores: bool) -> list[Row]:
     """A row for each prompt and sample, with a seed of its own."""
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
-    settings: dict[str, Any] = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
-    settings |= {"stop": asked.stop, "alternatives": body.logprobs or 0}
+    settings, told = settings_of(asked), body.logprobs or 0
     return [
-        Row(ids, asked.length, (seed + k) % 2**31, **settings, score=scores and prompt != "")
+        Row(ids, asked.length, (seed + k) % 2**31, settings, asked.stop, told, score=scores and prompt != "")
         for prompt, ids in zip(body.prompt, read, strict=True)
         for k in range(body.n)
     ]

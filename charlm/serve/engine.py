@@ -21,6 +21,7 @@ from charlm.api import LanguageModel
 from charlm.decoding import Decoded
 from charlm.errors import CharlmError
 from charlm.generation import LONGEST_CHUNK
+from charlm.sampling import settings_of_rows
 from charlm.serve.batch import SCORERS, Batch
 from charlm.serve.slot import Piece, Request, Slot
 
@@ -239,11 +240,7 @@ class Engine:
         count = max(1, min(LONGEST_CHUNK, steps, max(slot.left for _, slot in there)))
         forced = np.full((LONGEST_CHUNK, len(slots)), -1, np.int32)
         active = [slot.request if slot else None for slot in slots]
-        settings = {
-            "temperature": np.array([r.temperature if r else 1.0 for r in active], np.float32),
-            "top_k": np.array([r.top_k if r else 0 for r in active], np.int32),
-            "top_p": np.array([r.top_p if r else 1.0 for r in active], np.float32),
-        }
+        settings = settings_of_rows([r.settings if r else {} for r in active])
         told = np.array([bool(r and r.alternatives) for r in active])
         seeds = np.array([r.seed if r else 0 for r in active], np.int32)
         for n, slot in there:

@@ -8,11 +8,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, LiteralString, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from charlm.config import SampleConfig
+from charlm.config import KNOBS, SampleConfig
 from charlm.errors import nearest
+from charlm.settings import SEEDS, Allowed, Setting
 
 Nothing: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]  # whether a value asks for nothing, in this request
 
@@ -94,9 +95,8 @@ def _instead_of(nothing: Any, ours: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: ours if value == nothing and not isinstance(value, bool) else value)
 
 
-def _as_generated(name: str) -> AfterValidator:
+def _as_generated(allowed: Allowed) -> AfterValidator:
     """Refuses what `charlm generate` refuses."""
-    allowed = next(field.metadata["allowed"] for field in dataclasses.fields(SampleConfig) if field.name == name)
 
     def checked(value: Any) -> Any:
         if value is not None and not allowed.holds(value):
@@ -109,12 +109,23 @@ def _as_generated(name: str) -> AfterValidator:
 Whole = Annotated[int, _no_flag("int")]
 Real = Annotated[float, _no_flag("float")]
 Count = Annotated[Whole, Field(ge=0, lt=2**31)]
-Temperature = Annotated[Real, _as_generated("temperature")]
-Probability = Annotated[Real, _as_generated("top_p")]
-TopK = Annotated[Whole, _instead_of(-1, 0), _as_generated("top_k")]
 Seed = Annotated[
-    Whole | None, _instead_of(-1, None), _as_generated("seed"), Field(description="-1 or null is a random one.")
+    Whole | None, _instead_of(-1, None), _as_generated(SEEDS), Field(description="-1 or null is a random one.")
 ]
 OWN: Any = Field(None, description="The model's own if it is not there.")
 Text = Annotated[str, AfterValidator(encodable)]
 Bytes = Annotated[Text, BeforeValidator(_decoded)]
+
+
+def _knob(knob: Setting) -> Any:
+    """The type of a field for a sampler's setting; -1 is neutral where a whole number is wanted, as others have it."""
+    assert knob.allowed is not None
+    about = Field(description=f"{knob.meaning}; {knob.neutral:g} is off. The model's own if it is not there.")
+    if knob.kind is int:
+        return Annotated[Whole, _instead_of(-1, knob.neutral), _as_generated(knob.allowed), about]
+    return Annotated[Real, _as_generated(knob.allowed), about]
+
+
+_OF_SAMPLERS: dict[str, Any] = {name: (_knob(knob), None) for name, knob in KNOBS.items()}
+# A part of a request that says how a text is drawn.
+Sampled = create_model("Sampled", __base__=Fields, **_OF_SAMPLERS, seed=(Seed, None))

@@ -45,10 +45,10 @@ _NOTHING: dict[Nothing, str] = {
     "repeat_last_n repetition_penalty_range penalize_nl dynatemp_exponent xtc_threshold mirostat_tau mirostat_eta "
     "dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers smoothing_curve "
     "temperature_last min_keep guided_decoding_backend",
-    _only(0): "frequency_penalty presence_penalty min_p top_a dynatemp_range xtc_probability mirostat mirostat_mode "
+    _only(0): "frequency_penalty presence_penalty top_a dynatemp_range xtc_probability mirostat mirostat_mode "
     "dry_multiplier epsilon_cutoff eta_cutoff penalty_alpha no_repeat_ngram_size smoothing_factor n_probs n_indent "
     "t_max_predict_ms top_n_tokens prompt_logprobs min_length",
-    _only(1): "repetition_penalty repeat_penalty rep_pen encoder_repetition_penalty length_penalty typical_p typ_p "
+    _only(1): "repeat_penalty rep_pen encoder_repetition_penalty length_penalty typical_p typ_p "
     "typical tfs tfs_z guidance_scale num_beams",
     _only(-1, 0): "top_n_sigma truncate_prompt_tokens num_ctx",
     _only(False): "use_beam_search early_stopping include_stop_str_in_output no_stop_trim watermark details "

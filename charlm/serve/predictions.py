@@ -10,6 +10,8 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, SkipValidation, ValidationError, model_validator
 
+from charlm.config import KNOBS
+from charlm.sampling import settings_of
 from charlm.serve import fields
 from charlm.serve.refusals import sentence
 from charlm.serve.service import VERSION, Service, Writing
@@ -17,15 +19,11 @@ from charlm.serve.slot import Piece
 from charlm.serve.slot import Request as Row
 
 
-class Instance(fields.Fields):
+class Instance(fields.Sampled):  # type: ignore[misc, valid-type]
     """One row of a prediction: the inputs of the exported model's `generate`."""
 
     prompt: fields.Bytes
     length: fields.Count = fields.OWN
-    temperature: fields.Temperature = fields.OWN
-    top_k: fields.TopK = fields.OWN
-    top_p: fields.Probability = fields.OWN
-    seed: fields.Seed = None
 
     @model_validator(mode="before")
     @classmethod
@@ -73,8 +71,8 @@ def add_models(app: FastAPI, service: Service) -> None:
     )
     async def metadata(name: str, request: Request) -> dict[str, Any]:
         service.known(**request.path_params)
-        kinds = {"prompt": "DT_STRING", "length": "DT_INT32", "temperature": "DT_FLOAT", "top_k": "DT_INT32"}
-        kinds |= {"top_p": "DT_FLOAT", "seed": "DT_INT32"}
+        kinds = {"prompt": "DT_STRING", "length": "DT_INT32", "seed": "DT_INT32"}
+        kinds |= {name: "DT_INT32" if knob.kind is int else "DT_FLOAT" for name, knob in KNOBS.items()}
         out = {"text": "DT_STRING", "symbols": "DT_INT32"}
         wide = {"ids": "DT_INT32", "log_probabilities": "DT_FLOAT"}
         signature = {
@@ -113,7 +111,7 @@ def add_predictions(app: FastAPI, service: Service) -> None:
         rows, read = [], await service.read([instance.prompt for instance in instances])
         for one, ids in zip(asked, read, strict=True):
             seed = secrets.randbelow(2**31) if one.seed is None else one.seed
-            rows.append(Row(ids, one.length, seed, one.temperature, one.top_k, one.top_p))
+            rows.append(Row(ids, one.length, seed, settings_of(one)))
         pieces = await Writing(service, rows, request).whole(request)
         warnings = await service.warnings([instance.prompt for instance in instances])
         return await asyncio.to_thread(_answer, pieces, body.instances is not None, warnings)

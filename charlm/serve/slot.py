@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from charlm.decoding import Decoded
 from charlm.generation import TextRow
@@ -37,7 +37,8 @@ class Request:
 
     Attributes:
         prompt: ids to read, at least one.
-        length, temperature, top_k, top_p, stop, seed: as in `SampleConfig`.
+        length, stop, seed: as in `SampleConfig`.
+        settings: of samplers, by name; neutral where nothing is said.
         alternatives: how many of the likeliest symbols to tell in each place, up to `ALTERNATIVES`.
         score: whether to tell what the prompt's symbols cost.
     """
@@ -45,9 +46,7 @@ class Request:
     prompt: Sequence[int]
     length: int
     seed: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    settings: Mapping[str, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     alternatives: int = 0
     score: bool = False

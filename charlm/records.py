@@ -1,0 +1,85 @@
+"""Where documents begin in a text, and its symbols document by document."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[Any]
+MATCH_CHARS = 4096  # that the end of a document may have, and what it looks back on
+NO_STARTS: Ids = np.zeros(0, np.int64)
+
+
+class Records(NamedTuple):
+    """A text as symbols."""
+
+    ids: Ids  # [N]
+    starts: Ids  # [D] int64, sorted: where documents begin after the first
+
+
+def matches(pieces: Iterable[str], pattern: str) -> Iterator[int]:
+    """The characters after each match of a pattern in a text, which comes in pieces."""
+    found, at, text, searched = re.compile(pattern), 0, "", 0
+    for piece, last in _with_last(pieces):
+        text += piece
+        certain = len(text) if last else len(text) - MATCH_CHARS
+        until = max(searched, certain)
+        for match in found.finditer(text, searched):
+            if match.end() > certain:  # it might go on
+                until = min(until, match.start())
+                break
+            yield at + match.end()
+        searched = until
+        cut = max(0, searched - MATCH_CHARS)
+        at, text, searched = at + cut, text[cut:], searched - cut
+
+
+def _with_last(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Each piece, and whether it is the last."""
+    following = iter(pieces)
+    piece = next(following, None)
+    while piece is not None:
+        after = next(following, None)
+        yield piece, after is None
+        piece = after
+
+
+def encoded(
+    pieces: Iterable[str], starts: Sequence[int], encode_pieces: Callable[[Iterator[str]], Iterator[Ids]]
+) -> Iterator[tuple[bool, Ids]]:
+    """The ids of a text in blocks, each document encoded by itself.
+
+    Args:
+        pieces: the text.
+        starts: the characters at which documents begin after the first, sorted.
+        encode_pieces: of a tokenizer.
+
+    Yields:
+        whether a document begins with the block, and its ids.
+    """
+    numbered = _numbered(pieces, starts)
+    for _, document in itertools.groupby(numbered, lambda part: part[0]):
+        begins = True
+        for ids in encode_pieces(piece for _, piece in document):
+            yield begins, ids
+            begins = False
+
+
+def _numbered(pieces: Iterable[str], starts: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """The text cut where documents begin: each part with its document's number."""
+    at, number = 0, 0
+    for piece in pieces:
+        begin = 0
+        while number < len(starts) and starts[number] < at + len(piece):
+            end = int(starts[number]) - at
+            if end > begin:
+                yield number, piece[begin:end]
+            begin, number = end, number + 1
+        if begin < len(piece):
+            yield number, piece[begin:]
+        at += len(piece)
