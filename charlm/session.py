@@ -40,6 +40,12 @@ class Session:
     choice: str
     lock: IO[bytes]  # of the run; whoever closes it lets go of it
 
+    @property
+    def steps(self) -> int | None:
+        """The updates that the configuration says; None if it says minutes."""
+        train = self.config.train
+        return train.epochs * self.lanes.windows if train.epochs else train.steps
+
 
 @dataclass(frozen=True)
 class Request:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
-from charlm.config import Config
 from charlm.errors import DivergedError, UsageError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Sampled, Saved, Started, Stepped, to_log
 from charlm.machine import Machine, onednn, threads
@@ -71,20 +70,16 @@ class Training:
         self.previous: int | None = None  # the steps of the run before it was given another length
         self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train.ids[: 1 << 20]].mean())
         if session.checkpoint is None:
-            self.at.steps = self._given_steps()
+            self.at.steps = session.steps
         else:
-            self._restore(session.checkpoint)
+            self._restore(session.checkpoint, session.steps)
         if self.at.every is None:
             self.at.every = train.evaluate_every or (self.at.steps and math.ceil(self.at.steps / EVALUATIONS))
-
-    def _given_steps(self) -> int | None:
-        train = self.config.train
-        return train.epochs * self.lanes.windows if train.epochs else train.steps
 
     def _optimizer_variables(self) -> dict[str, Any]:
         return named_slots(self.trainer.optimizer.variables, self.model.named_weights())
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint, steps: int | None) -> None:
         now, training = self.at, checkpoint.arrays("training")
         self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
@@ -94,7 +89,7 @@ class Training:
         self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):
             _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
-        self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
+        self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, steps)
 
     @property
     def step(self) -> int:
@@ -121,9 +116,7 @@ class Training:
             DivergedError: the loss or the gradient is no longer finite; earlier checkpoints are whole.
         """
         with self.lock:
-            record = self.run.record
-            if Config.from_dict(record["config"]) != self.config:  # it has been given another length
-                self.run.record_again(record | {"config": self.config.to_dict()})
+            self.run.record_again(self.run.record | {"config": self.config.to_dict()})  # perhaps of another length
             logged_step, logged_at = -math.inf, -math.inf
             for event in self._loop():
                 if isinstance(event, Stepped):
