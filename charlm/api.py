@@ -206,8 +206,8 @@ class LanguageModel:
 
 
 def _reloaded(checkpoint: Checkpoint) -> LanguageModel:
-    start_tensorflow()
     checkpoint.verify()
+    start_tensorflow()
     return LanguageModel(checkpoint)
 
 
@@ -238,9 +238,10 @@ def load(
     Raises:
         ModelError: there is none, or it is damaged or foreign.
     """
-    start_tensorflow()
     named_run = None if model is None else os.fsdecode(model)
-    return LanguageModel(find_run(named_run, Path(models or "models")).pick(str(checkpoint or "best")))
+    found = find_run(named_run, Path(models or "models")).pick(str(checkpoint or "best"))
+    start_tensorflow()
+    return LanguageModel(found)
 
 
 @lists(ModelConfig, DataConfig, TrainConfig)

@@ -25,9 +25,10 @@ SHOWN = 20  # new characters, at most
 
 @dataclass(frozen=True)
 class OldText:
-    """The text that an origin learnt from."""
+    """The text that an origin learnt from, and what it learnt."""
 
     run: str  # the origin's
+    weights: Arrays  # the origin's; none if it is gone
     name: str
     missing: str = ""  # why it cannot be scored
     records: tuple[Records, Records] | None = None  # held out of it, by the origin's tokenizer and by the new run's
@@ -104,22 +105,22 @@ class Origin:
         """Its text, for a run with this tokenizer."""
         run = self.record["run"]
         if not self.weights:
-            return OldText(run, "the text", f"step {self.record['step']} of {run} is not there any more")
+            return OldText(run, self.weights, "the text", f"step {self.record['step']} of {run} is not there any more")
         recorded, config = self.checkpoint.record["corpus"], self.checkpoint.config().data
         name = ", ".join("standard input" if path == "-" else Path(path).name for path in recorded["paths"])
         if "-" in recorded["paths"]:
-            return OldText(run, name, "it was not kept")
+            return OldText(run, self.weights, name, "it was not kept")
         try:
             corpus = read_again(recorded["paths"], config, recorded, announce)
         except CharlmError:
-            return OldText(run, name, f"it is not here ({', '.join(recorded['paths'])})")
+            return OldText(run, self.weights, name, f"it is not here ({', '.join(recorded['paths'])})")
         if corpus.sha256 != recorded["sha256"]:
-            return OldText(run, name, "it has changed since")
+            return OldText(run, self.weights, name, "it has changed since")
         bounds = split_bounds(corpus.chars, config.split)["valid"]
         starts = document_starts(corpus, config)
         before, after = (
             cached_records(corpus, bounds, one, starts=starts) for one in (self.checkpoint.tokenizer(), tokenizer)
         )
         if len(before.ids) - len(before.starts) < 2:
-            return OldText(run, name, "nothing of it was held out")
-        return OldText(run, name, records=(before, after))
+            return OldText(run, self.weights, name, "nothing of it was held out")
+        return OldText(run, self.weights, name, records=(before, after))

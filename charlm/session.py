@@ -40,8 +40,13 @@ class Session:
     checkpoint: Checkpoint | None
     choice: str
     lock: IO[bytes]  # of the run; whoever closes it lets go of it
-    origin: Origin | None = None
-    old_text: OldText | None = None  # of the origin
+    old_text: OldText | None = None  # of the run that it began from
+
+    @property
+    def steps(self) -> int | None:
+        """The updates that the configuration says; None if it says minutes."""
+        train = self.config.train
+        return train.epochs * self.lanes.windows if train.epochs else train.steps
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def open_session(
         record["from"], choice = origin.record, f"{origin.choice(data.tokenizer)}; {choice}"
     old_text = origin.old_text(data.tokenizer, reading) if origin else None
     run = _create(request, record)
-    return Session(run, data, lanes, config, record["groups"], None, choice, run.lock(), origin, old_text)
+    return Session(run, data, lanes, config, record["groups"], None, choice, run.lock(), old_text)
 
 
 def _lanes(data: Data, config: Config) -> Lanes:
@@ -214,7 +219,7 @@ def _resumed(
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
     groups = 1 if Machine.here().gpu else record["groups"]
     choice, old_text = f"resumed from {at}", origin.old_text(data.tokenizer, reading) if origin else None
-    return Session(run, data, _lanes(data, config), config, groups, checkpoint, choice, lock, origin, old_text)
+    return Session(run, data, _lanes(data, config), config, groups, checkpoint, choice, lock, old_text)
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

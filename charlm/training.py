@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
-from charlm.config import Config
 from charlm.errors import DivergedError, UsageError, named
 from charlm.events import Evaluated, Event, Finished, Planned, Remembered, Sampled, Saved, Started, Stepped, to_log
 from charlm.machine import Machine, onednn, threads
@@ -23,7 +22,7 @@ from charlm.progress import Progress
 from charlm.score import Score
 from charlm.session import Session
 from charlm.tbptt import Trainer, Update, scheduled_rate
-from charlm.time_budget import EVALUATIONS, FEWEST_SYMBOLS, TimeBudget
+from charlm.time_budget import EVALUATIONS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
 from charlm.weights import grown
 from charlm.windows import Cursor, Window
@@ -51,7 +50,7 @@ class Training:
         self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
-        self.origin, self.old_text, self.lock, self.stop = session.origin, session.old_text, session.lock, stop
+        self.old_text, self.lock, self.stop = session.old_text, session.lock, stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
         precision = Machine.here().precision(train.precision)
@@ -72,23 +71,19 @@ class Training:
         self.previous: int | None = None  # the steps of the run before it was given another length
         self.chars_per_symbol = float(self.data.tokenizer.chars_per_id[self.data.train.ids[: 1 << 20]].mean())
         if session.checkpoint is None:
-            self.at.steps = self._given_steps()
-            if self.origin is not None:
-                weights = grown(self.origin.weights, self.config.model.vocabulary)
-                assign(self.model.named_weights(), weights, self.origin.checkpoint.path)
+            self.at.steps = session.steps
+            if self.old_text is not None:
+                weights = grown(self.old_text.weights, self.config.model.vocabulary)
+                assign(self.model.named_weights(), weights, self.run.path)
         else:
-            self._restore(session.checkpoint)
+            self._restore(session.checkpoint, session.steps)
         if self.at.every is None:
             self.at.every = train.evaluate_every or (self.at.steps and math.ceil(self.at.steps / EVALUATIONS))
-
-    def _given_steps(self) -> int | None:
-        train = self.config.train
-        return train.epochs * self.lanes.windows if train.epochs else train.steps
 
     def _optimizer_variables(self) -> dict[str, Any]:
         return named_slots(self.trainer.optimizer.variables, self.model.named_weights())
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint, steps: int | None) -> None:
         now, training = self.at, checkpoint.arrays("training")
         self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
@@ -98,7 +93,7 @@ class Training:
         self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):
             _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
-        self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, self._given_steps())
+        self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, steps)
 
     @property
     def step(self) -> int:
@@ -125,9 +120,7 @@ class Training:
             DivergedError: the loss or the gradient is no longer finite; earlier checkpoints are whole.
         """
         with self.lock:
-            record = self.run.record
-            if Config.from_dict(record["config"]) != self.config:  # it has been given another length
-                self.run.record_again(record | {"config": self.config.to_dict()})
+            self.run.record_again(self.run.record | {"config": self.config.to_dict()})  # perhaps of another length
             logged_step, logged_at = -math.inf, -math.inf
             for event in self._loop():
                 if isinstance(event, Stepped):
@@ -197,9 +190,8 @@ class Training:
 
     def _remembered(self, text: OldText) -> Remembered:
         before = after = None
-        if self.origin is not None and not text.missing:
-            best = self.run.pick("best").arrays("weights")
-            before, after = self.validation.remembered(self.origin, text, best, self.stop)
+        if text.records is not None:
+            before, after = self.validation.remembered(text, self.run.pick("best").arrays("weights"), self.stop)
         stamp = self._stamp()
         return Remembered(**stamp, run=text.run, text=text.name, before=before, after=after, missing=text.missing)
 
@@ -327,13 +319,6 @@ class Training:
                 budget.updated(time.monotonic() - start)
         finally:
             assign(variables, untrained, self.run.path)
-        rate, sample = self.validation.measure(self.stop)
-        symbols, fewest = self.validation.symbols, FEWEST_SYMBOLS
-        if self.at.best_nats is not None:  # it is of these symbols, and compared with what follows
-            symbols = fewest = len(self.validation.records.ids)
-        self.at.validated = budget.plan_evaluation(symbols, rate, sample, fewest)
-        self.validation.limit(self.at.validated)
-        if self.old_text is not None:
-            budget.seconds -= self.validation.to_remember(self.old_text) / rate
+        self.at.validated = self.validation.plan(budget, self.at.best_nats is not None, self.old_text, self.stop)
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

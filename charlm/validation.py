@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,11 +15,11 @@ from charlm.dataset import Data
 from charlm.evaluation import score_ids
 from charlm.generation import Generator, Sample, stream_text
 from charlm.model import CharLM
-from charlm.origin import OldText, Origin
+from charlm.origin import OldText
 from charlm.records import Ids, Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
-from charlm.time_budget import FEWEST_SYMBOLS
+from charlm.time_budget import FEWEST_SYMBOLS, TimeBudget
 from charlm.weights import grown, without
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
@@ -72,11 +73,6 @@ class Validation:
     def scores(self) -> bool:
         return len(self.records.ids) - len(self.records.starts) > 1
 
-    @property
-    def symbols(self) -> int:
-        """Symbols that could be scored."""
-        return len(self._held_out.ids)
-
     def limit(self, symbols: int | None) -> None:
         """Scores the same `symbols` from now on, whenever they are asked for, or all."""
         self.records = spread(self._held_out, symbols)
@@ -100,8 +96,17 @@ class Validation:
         part = Records(ids[:most], _documents(starts, 0, most))
         return score_ids(self._evaluator, part, self.tokenizer, "valid", progress=scored)
 
-    def measure(self, abandon: Callable[[], bool]) -> tuple[float, float]:
-        """The symbols that are scored in a second, and the seconds of a sample.
+    def plan(self, budget: TimeBudget, settled: bool, text: OldText | None, abandon: Callable[[], bool]) -> int:
+        """Measures an evaluation, plans a run's and limits them, and keeps time for an origin's text in the end.
+
+        Args:
+            budget: of the run.
+            settled: whether there are scores already, so that the same symbols are scored on.
+            text: of the origin, if there is one.
+            abandon: as `score` takes it.
+
+        Returns:
+            The symbols that are scored from now on.
 
         Raises:
             Abandoned: as `score`.
@@ -113,20 +118,21 @@ class Validation:
                 self.score(trial, abandon)
             scored = time.monotonic()
             self.sample()
-        return max(trial, 1) / (scored - start), time.monotonic() - scored
+        rate, sample = max(trial, 1) / (scored - start), time.monotonic() - scored
+        symbols, fewest = len(self._held_out.ids), FEWEST_SYMBOLS
+        if settled:
+            symbols = fewest = len(self.records.ids)
+        validated = budget.plan_evaluation(symbols, rate, sample, fewest)
+        self.limit(validated)
+        if text is not None and text.records is not None:
+            budget.seconds -= sum(min(self._most, len(records.ids)) for records in text.records) / rate
+        return validated
 
-    def to_remember(self, text: OldText) -> int:
-        """The symbols that `remembered` scores."""
-        return 0 if text.records is None else 2 * min(self._most, len(text.records[0].ids))
-
-    def remembered(
-        self, origin: Origin, text: OldText, weights: Arrays, abandon: Callable[[], bool]
-    ) -> tuple[float, float]:
+    def remembered(self, text: OldText, weights: Arrays, abandon: Callable[[], bool]) -> tuple[float, float]:
         """Scores an origin, and then other weights, which the model has in the end, on the origin's text.
 
         Args:
-            origin: whose symbols the model's first ones are.
-            text: of the origin, which is not missing.
+            text: of the origin, with its records.
             weights: by name.
             abandon: as `score` takes it.
 
@@ -137,11 +143,11 @@ class Validation:
             Abandoned: as `score`.
         """
         assert text.records is not None
-        model, old = self._evaluator.model, len(origin.weights["bias"])
-        first = without(grown(origin.weights, model.config.vocabulary), old)
+        model, old = self._evaluator.model, len(text.weights["bias"])
+        first = without(grown(text.weights, model.config.vocabulary), old)
         bits = []
         for records, values in zip(text.records, (first, weights), strict=True):
-            assign(model.named_weights(), values, origin.checkpoint.path)
+            assign(model.named_weights(), values, Path(text.run))
             bits.append(self.score(abandon=abandon, records=spread(records, self._most)).bits_per_char)
         return bits[0], bits[1]
 
