@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import charlm
-from charlm import time_budget, training
+from charlm import time_budget, training, validation
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, ModelError, UsageError
 from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json, write_manifest
@@ -209,6 +209,7 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(time_budget, "time", clock)
+    monkeypatch.setattr(validation, "time", clock)
     return clock
 
 
