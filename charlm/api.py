@@ -66,7 +66,7 @@ class LanguageModel:
         self.checkpoint, self.config = checkpoint, checkpoint.config()
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
         checkpoint.check_shapes(self.config.model)
-        self.model: CharLM = build_model(self.config.model)
+        self.model: CharLM = build_model(self.config.model, seed=None)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
 
     def __reduce__(self) -> tuple[Any, ...]:

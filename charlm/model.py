@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import keras
@@ -29,17 +29,34 @@ from charlm.scan import unroll
 ModelState: TypeAlias = tuple[State, ...]
 
 KERAS_LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
-INITIALIZERS = {"glorot": keras.initializers.GlorotUniform, "orthogonal": keras.initializers.Orthogonal}
+INITIALIZERS = {
+    "glorot": keras.initializers.GlorotUniform,
+    "orthogonal": keras.initializers.Orthogonal,
+    "normal": keras.initializers.RandomNormal,
+}
+
+
+class Initial:
+    """The first values of weights, each with a seed of its own; zeros if there is no seed."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seeds = None if seed is None else itertools.count(seed * 1000)
+
+    def __call__(self, initial: str | Callable[..., Any], **settings: Any) -> Any:
+        """An initializer: one of `INITIALIZERS`, or what Keras takes for one."""
+        if self._seeds is None:
+            return "zeros"
+        drawn = INITIALIZERS.get(initial) if isinstance(initial, str) else None
+        return drawn(seed=next(self._seeds), **settings) if drawn else initial
 
 
 class CellLayer(keras.layers.Layer):
     """The weights of a cell as a Keras layer; `scan.unroll` computes with them."""
 
-    def __init__(self, cell: Cell, inputs: int, units: int, seeds: Iterator[int], **base: Any) -> None:
+    def __init__(self, cell: Cell, inputs: int, units: int, initial: Initial, **base: Any) -> None:
         super().__init__(**base)
-        for name, (shape, initial) in cell.weights(inputs, units).items():
-            drawn = INITIALIZERS.get(initial) if isinstance(initial, str) else None
-            self.add_weight(shape=shape, initializer=drawn(seed=next(seeds)) if drawn else initial, name=name)
+        for name, spec in cell.weights(inputs, units).items():
+            self.add_weight(shape=spec.shape, initializer=initial(spec.initial), name=name)
         self.built = True
 
 
@@ -52,15 +69,14 @@ class CharLM(keras.Model):
         precision: of the operands of matrix products: float32, bfloat16 or float16. Weights and state are float32.
     """
 
-    def __init__(self, config: ModelConfig, seed: int, engine: str, precision: str, dtype: str) -> None:
+    def __init__(self, config: ModelConfig, seed: int | None, engine: str, precision: str, dtype: str) -> None:
         super().__init__(dtype=dtype, name="charlm")
         self.config, self.engine, self.precision = config, engine, precision
         self.cell = cell_of(config.cell)
-        seeds = itertools.count(seed * 1000)
-        scale = 1 / math.sqrt(config.features)
+        initial, scale = Initial(seed), 1 / math.sqrt(config.features)
         self.embedding = self.add_weight(
             shape=(config.vocabulary, config.features),
-            initializer=keras.initializers.RandomNormal(stddev=scale if config.tie else 1.0, seed=next(seeds)),
+            initializer=initial("normal", stddev=scale if config.tie else 1.0),
             name="embedding",
         )
         self.recurrent_layers = []
@@ -71,19 +87,19 @@ class CharLM(keras.Model):
                     config.units,
                     return_sequences=True,
                     return_state=True,
-                    kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
-                    recurrent_initializer=keras.initializers.Orthogonal(seed=next(seeds)),
+                    kernel_initializer=initial("glorot"),
+                    recurrent_initializer=initial("orthogonal"),
                     dtype=keras.DTypePolicy(dtype if precision == "float32" else f"mixed_{precision}"),
                     name=name,
                 )
                 layer.build((None, None, inputs))
             else:
-                layer = CellLayer(self.cell, inputs, config.units, seeds, dtype=dtype, name=name)
+                layer = CellLayer(self.cell, inputs, config.units, initial, dtype=dtype, name=name)
             self.recurrent_layers.append(layer)
         if not config.tie:
             self.projection = self.add_weight(
                 shape=(config.units, config.vocabulary),
-                initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                initializer=initial("glorot"),
                 name="projection",
             )
         self.bias = self.add_weight(shape=(config.vocabulary,), initializer="zeros", name="bias")
@@ -260,13 +276,18 @@ def _dropped(block: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def build_model(
-    config: ModelConfig, *, seed: int = 1, engine: str | None = None, precision: str = "float32", dtype: str = "float32"
+    config: ModelConfig,
+    *,
+    seed: int | None = 1,
+    engine: str | None = None,
+    precision: str = "float32",
+    dtype: str = "float32",
 ) -> CharLM:
     """The network of `config`, with orthogonal recurrent weights and a forget-gate bias of one.
 
     Args:
         config: with the tokenizer's vocabulary size in it.
-        seed: of the initial weights.
+        seed: of the initial weights; None if others follow, for drawing them takes time.
         engine: "recurrence" or "keras"; None takes Keras' layers (cuDNN) where there is a GPU and Keras has the cell.
             A cell that has no faster path than its own step takes that.
         precision: of the operands of products; those of a cell's own step are of `dtype`.

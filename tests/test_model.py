@@ -148,6 +148,12 @@ def test_initial_weights():
     assert apart(named["projection"], other.projection.numpy()) > 0.01
 
 
+@each_cell
+def test_weights_that_others_replace_are_not_drawn(cell):
+    config = ModelConfig(cell=cell, units=8, vocabulary=11)
+    assert not any(np.any(w) for w in build_model(config, seed=None).get_weights())
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @each_stock_cell
 def test_low_precision_of_keras_layers_stays_near(cell, precision):

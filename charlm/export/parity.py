@@ -99,7 +99,7 @@ class Reference:
         self._models = []
         for dtype in "float64", "float32":
             with tf.device("/cpu:0"):  # whose products have all bits of float32
-                model = build_model(language_model.config.model, engine="recurrence", dtype=dtype)
+                model = build_model(language_model.config.model, seed=None, engine="recurrence", dtype=dtype)
             for name, weight in language_model.model.named_weights().items():
                 model.named_weights()[name].assign(weight.numpy().astype(weights).astype(dtype))
             self._models.append(model)
