@@ -34,15 +34,17 @@ def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int,
     start_tensorflow(side_by_side=True)
     from charlm.model import build_model
     from charlm.tbptt import Trainer
+    from charlm.windows import Window
 
     config = ModelConfig(cell=cell, units=units, layers=layers, vocabulary=VOCABULARY)
     model = build_model(config, precision=Machine.here().precision(precision))
     trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), Machine.here().lane_groups(lanes, layers))
     x, y = (np.random.default_rng(n).integers(0, VOCABULARY, (window, lanes)).astype(np.int32) for n in range(2))
+    at = Window(x, y, np.ones((window, lanes), bool), np.zeros((window, lanes), bool))
     state = [model.initial_state(lanes)]
 
     def step() -> None:
-        update = trainer(x, y, state[0], window, 2e-3, (0, 0))
+        update = trainer(at, state[0], 2e-3, (0, 0))
         float(update.nats_sum)
         state[0] = update.state
 

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import charlm
-from charlm.config import CELL_NAMES, TOKENIZER_NAMES
+from charlm.cells import CELL_NAMES
+from charlm.config import TOKENIZER_NAMES
 from charlm.export import FORMATS, export
 
 PAGE = """# Exports
