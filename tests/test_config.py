@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused_by_name(table):
         ({"model": {"lanes": 5}}, "[model] lanes in run.toml: there is no such setting; did you mean [train] lanes in"),
         (
             {"model": {"cell": "ltsm"}},
-            "rnn, not 'ltsm'; did you mean",
+            "[model] cell in run.toml must be one of gru, ln-lstm, lstm, mingru, mlstm, mogrifier, rnn",
         ),
         ({"data": {"cold": 5}}, "[data] cold in run.toml: there is no such setting (known: tokenizer, "),
         ({"sample": {"zzz": 5}}, "[sample] zzz in run.toml: there is no such setting (known: length, samples, "),
