@@ -155,6 +155,7 @@ def test_the_savedmodel_writes_what_the_model_writes(trained, tmp_path):
     savedmodel.write(model, tmp_path / "out")
     generate = tf.saved_model.load(str(tmp_path / "out")).signatures["generate"]
     asked = {"length": 40, "temperature": 0.9, "top_k": 9, "top_p": 1.0, "seed": 5}
+    asked |= {"min_p": 0.02, "repetition_penalty": 1.3}
     text = generate(prompt=tf.constant(["the "]), **{k: tf.constant([v]) for k, v in asked.items()})["text"]
     assert text[0].numpy().decode() == model.generate("the ", **asked)
     score = model.evaluate()
