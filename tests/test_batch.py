@@ -44,7 +44,7 @@ def written(batch, size, rows):
     for row, place in enumerate(places):
         seeds[place], temperature[place] = row, 1 + row / 10
         forced[0, place] = row + 1
-    batch.arrange([-1] * size, dict(zip(places.tolist(), states, strict=True)), [-1] * size)
+    batch.arrange([-1] * size, dict(zip(places.tolist(), states, strict=True)), [-1] * size, {})
     drawn = batch.advance(STEPS, forced, seeds, *settings(temperature))
     return drawn.ids[:STEPS, places], drawn.nats[:STEPS, places]
 
@@ -67,13 +67,13 @@ def test_rows_that_stay_go_on_when_the_batch_is_arranged_anew(batch):
     def ten(size):
         return batch.advance(10, forced[:, :size], seeds[:size], *settings(warm[:size])).ids[:10]
 
-    batch.arrange([-1] * size, {}, [0] * size)
+    batch.arrange([-1] * size, {}, [0] * size, {})
     whole = np.concatenate([ten(size), ten(size), ten(size)])
-    batch.arrange([-1] * size, {}, [0] * size)
+    batch.arrange([-1] * size, {}, [0] * size, {})
     parts = [ten(size)]
     for new in batch.sizes[-1], size:  # grows, and shrinks
         kept = [*range(size), *[-1] * (new - size)]
-        batch.arrange(kept, {}, [10 * len(parts)] * size + [0] * (new - size))
+        batch.arrange(kept, {}, [10 * len(parts)] * size + [0] * (new - size), {})
         parts.append(ten(new)[:, :size])
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 

@@ -62,7 +62,7 @@ def test_one_path_or_many_as_texts_or_paths_are_the_same_corpus(folder, model):
     one, two = folder / "a.txt", folder / "b.txt"
     assert len(model.checkpoint.record["corpus"]["paths"]) == 2
     both = model.evaluate([one, str(two)], split="all")
-    assert both.symbols == 2 * len(TEXT) - 1
+    assert both.symbols == 2 * (len(TEXT) - 1)  # each is a document
     for paths in (one, str(one), bytes(one), [one], (str(one),)):
         assert model.evaluate(paths).symbols == len(TEXT) - 1
     assert model.evaluate(None) == pytest.approx(model.evaluate([])) or model.evaluate().split == "valid"

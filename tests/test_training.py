@@ -307,14 +307,14 @@ class TestALongerRun:
         class Watched(Validation):
             def score(self, symbols=None, *abandon, **named):
                 if symbols is None:  # no trial
-                    scored.append(self.ids)
+                    scored.append(self.records.ids)
                 return super().score(symbols, *abandon, **named)
 
         monkeypatch.setattr(training, "Validation", Watched)
         monkeypatch.setattr(time_budget, "EVALUATION_SHARE", 0.0)
-        monkeypatch.setattr(training, "FEWEST_SYMBOLS", 1800)
+        monkeypatch.setattr(validation, "FEWEST_SYMBOLS", 1800)
         first = train("run", train=before)
-        monkeypatch.setattr(training, "FEWEST_SYMBOLS", 1200)
+        monkeypatch.setattr(validation, "FEWEST_SYMBOLS", 1200)
         for minutes in (0.75, 1.0):
             train("run", resume=True, train={"minutes": minutes})
         assert len(scored[0]) == (1024 if before is MINUTES else first[0].valid_symbols)

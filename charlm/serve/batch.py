@@ -174,13 +174,20 @@ class Batch:
         )
         return packed_state
 
-    def arrange(self, source: Sequence[int], states: Mapping[int, RowState], positions: Sequence[int]) -> None:
+    def arrange(
+        self,
+        source: Sequence[int],
+        states: Mapping[int, RowState],
+        positions: Sequence[int],
+        read: Mapping[int, Sequence[int]],
+    ) -> None:
         """Makes a batch anew.
 
         Args:
             source: for each row the one that it was, or -1 for one that is new.
             states: what new rows have read, by place; zeros where nothing is told.
             positions: each row's, as `DecodeState.position` has them.
+            read: the symbols that new rows have read, by place, which the repetition penalty looks back on.
         """
         old, new = self._rows, np.array(source) < 0
 
@@ -193,10 +200,14 @@ class Batch:
         for n, values in states.items():
             for rows, value in zip(state, values, strict=True):
                 rows[n] = value
+        recent = gathered(old.recent, -1)
+        for n, symbols in read.items():
+            last = symbols[-RECENT:]
+            recent[n, RECENT - len(last) :] = last
         self._rows = DecodeState(
             tf.constant(gathered(old.logits, 0)),
             tf.nest.pack_sequence_as(old.state, list(map(tf.constant, state))),
-            tf.constant(gathered(old.recent, -1)),
+            tf.constant(recent),
             tf.constant(np.reshape(positions, (-1, 1)).astype(np.int32)),
         )
 

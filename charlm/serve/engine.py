@@ -226,7 +226,8 @@ class Engine:
             slots[n], source[n], states[n] = slot, -1, slot.state
             slot.state = []
         positions = [slot.written - slot.begins if slot else 0 for slot in slots]
-        self._batch.arrange(source, states, positions)
+        read = {n: slot.request.prompt[:-1] for n, slot in zip(free, new, strict=False)}
+        self._batch.arrange(source, states, positions, read)
         self._reading = [slot for slot in self._reading if slot.unread]
         self._slots = slots
 
