@@ -22,7 +22,6 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 5},
     {"temperature": 1.3, "top_p": 0.8},
     {"temperature": 0.9, "top_k": 9, "top_p": 0.6},
-    {"temperature": 1.1, "min_p": 0.1, "repetition_penalty": 4.0},
 ]
 
 
