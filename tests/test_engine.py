@@ -104,6 +104,13 @@ def test_every_text_among_many_is_the_one_that_the_model_writes_alone(running, m
         assert sum(len(piece.ids) for piece in reader.pieces) == asked(n)["length"]
 
 
+def test_a_text_that_may_not_repeat_itself_looks_back_on_its_prompt_as_the_model_does(running, model):
+    settings = {"temperature": 1.1, "min_p": 0.1, "repetition_penalty": 4.0}
+    for n in (5, 11, 17, 23):
+        at = {"prompt": asked(n)["prompt"], "length": asked(n)["length"], "seed": n, **settings}
+        assert Reader(running, model, **at).text() == model.generate(at.pop("prompt"), **at)
+
+
 def test_a_request_joins_while_another_is_written_and_does_not_change_it(running, model):
     long = Reader(running, model, length=12_000, seed=5)
     long.next()
