@@ -1,4 +1,4 @@
-"""What a recurrent layer is: weights, and one time step that is a function of them.
+"""A recurrent layer as equations: weights, and one time step that is a function of them.
 
 A cell needs no more than `weights` and `step`: training, evaluation, generation and the SavedModel follow (scan.py,
 decoding.py). A `GatedCell` says besides how a step comes out of two products, and what its derivative is; faster paths

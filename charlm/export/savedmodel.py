@@ -153,7 +153,7 @@ class Served(Network):
         }
 
     def _decoded(self, forced: Tensor, seeds: Tensor, read: Tensor, settings: dict[str, Tensor]) -> Decoded:
-        """What every row takes from zero state; its draws are counted from where it has read so many symbols."""
+        """Decodes every row from zero state; its draws are counted from where it has read so many symbols."""
         rows = tf.shape(forced)[1]
         start = DecodeState(
             tf.zeros((rows, self._vocabulary)),
