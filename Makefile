@@ -16,7 +16,7 @@ define installed
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load clients bench picture small-model clean
+.PHONY: demo test resume-proof proofs parity load clients bench gpu picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -47,6 +47,9 @@ clients: $(VENV)/.installed-dev $(CLIENTS)/.installed  ## docs/clients.md: other
 bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CORPUS=file [PARTS='training startup']
 	$(VENV)/bin/python benchmarks/bench.py $(CORPUS) $(PARTS)
 
+gpu: $(VENV)/.installed-gpu $(CORPUS)  ## docs/gpu.md: on a machine with an NVIDIA GPU
+	$(VENV)/bin/python benchmarks/gpu.py $(CORPUS)
+
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
 	$(VENV)/bin/python benchmarks/picture.py kjv-small
 
@@ -75,6 +78,9 @@ $(VENV)/.installed-parity: $(VENV)/.installed-dev
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(call installed,--editable '.[bench]')
+
+$(VENV)/.installed-gpu: $(VENV)/.installed
+	$(call installed,--editable '.[gpu,bench]')
 
 $(CLIENTS)/.installed:
 	@echo "Installing other people's clients into $(CLIENTS): 0.9 GB on the disk."

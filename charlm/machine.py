@@ -27,7 +27,7 @@ class Machine:
     Attributes:
         cores: that this process may use.
         gpu: whether TensorFlow computes on a GPU.
-        bfloat16: whether the GPU, or else the processor, multiplies it natively.
+        bfloat16: whether the processor multiplies it natively.
     """
 
     cores: int = 1
@@ -38,9 +38,7 @@ class Machine:
     @functools.cache
     def here() -> Machine:
         """This machine, asked once. TensorFlow is imported, and has the last word, where a driver finds a GPU."""
-        capability = _capability() if _driver_finds_gpu() else None
-        bfloat16 = _processor_has_bfloat16() if capability is None else capability >= (8, 0)  # from Ampere on
-        return Machine(_cores(), capability is not None, bfloat16)
+        return Machine(_cores(), _driver_finds_gpu() and _tensorflow_sees_gpu(), _processor_has_bfloat16())
 
     @property
     def slow(self) -> bool:
@@ -57,16 +55,21 @@ class Machine:
         return next(groups for groups in range(most, 0, -1) if lanes % groups == 0)
 
     def precision(self, wanted: str) -> str:
-        """`--precision` resolved: auto is bfloat16 where the hardware multiplies it natively, else float32.
+        """`--precision` resolved: auto is bfloat16 on a processor that multiplies it natively, else float32.
+
+        A GPU multiplies float32 by TF32, with ten bits of the mantissa, as fast as bfloat16. Gradients of TensorFlow's
+        cuDNN layers in bfloat16 were wrong where they were tried; docs/gpu.md.
 
         Raises:
-            UsageError: float16 where there is no GPU.
+            UsageError: float16 where there is no GPU, bfloat16 where there is one.
         """
         if wanted == "float16" and not self.gpu:
             raise UsageError(f"{named('train.precision')} float16 needs a GPU; float32 and bfloat16 run on a processor")
+        if wanted == "bfloat16" and self.gpu:
+            raise UsageError(f"{named('train.precision')} bfloat16 needs a processor; a GPU has float32 and float16")
         if wanted != "auto":
             return wanted
-        return "bfloat16" if self.bfloat16 else "float32"
+        return "bfloat16" if self.bfloat16 and not self.gpu else "float32"
 
 
 def _cores() -> int:
@@ -115,14 +118,12 @@ def _driver_finds_gpu() -> bool:
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
-def _capability() -> tuple[int, int] | None:
-    """CUDA's compute capability of the GPU that TensorFlow computes on; None if it sees none."""
+def _tensorflow_sees_gpu() -> bool:
     import_tensorflow()
     import tensorflow as tf
 
     with standard_error_closed():
-        gpus = tf.config.get_visible_devices("GPU")
-        return tf.config.experimental.get_device_details(gpus[0])["compute_capability"] if gpus else None
+        return bool(tf.config.get_visible_devices("GPU"))
 
 
 def _processor_has_bfloat16() -> bool:

@@ -240,15 +240,14 @@ class CharLM(keras.Model):
         cut = length if carry is None else carry
         sequence = tf.transpose(tf.gather(weights["embedding"], ids), (0, 2, 1))  # [T, E, B]
         for n, (layer, layer_state) in enumerate(zip(self.recurrent_layers, state, strict=True)):
-            values, others = list(layer_weights(weights, n).values()), layer.non_trainable_variables
+            values = zip(layer.trainable_variables, layer_weights(weights, n).values(), strict=True)
             inputs = tf.transpose(_dropped(sequence, masks[n] if masks else None), (2, 0, 1))  # [B, T, E]
-            (hidden, *after), _ = layer.stateless_call(values, others, inputs[:, :cut], initial_state=list(layer_state))
+            with keras.StatelessScope(state_mapping=values):  # for `stateless_call` casts to no layer's precision
+                hidden, *after = layer(inputs[:, :cut], initial_state=list(layer_state))
+                rest = layer(inputs[:, cut:], initial_state=after)[:1] if cut < length else []
             kept = tuple(tf.cast(s, self.compute_dtype) for s in after)
             carried.append(kept if carry is None else tuple(map(tf.stop_gradient, kept)))
-            if cut < length:
-                (rest, *_), _ = layer.stateless_call(values, others, inputs[:, cut:], initial_state=after)
-                hidden = tf.concat([hidden, rest], 1)
-            sequence = tf.transpose(tf.cast(hidden, self.compute_dtype), (1, 2, 0))
+            sequence = tf.transpose(tf.cast(tf.concat([hidden, *rest], 1), self.compute_dtype), (1, 2, 0))
         return (sequence,), tuple(carried)
 
 

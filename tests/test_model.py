@@ -162,3 +162,21 @@ def test_low_precision_of_keras_layers_stays_near(cell, precision):
     a, b = (model(IDS, model.initial_state(3)) for model in (exact, low))
     assert 0 < apart(a, b) < 0.05
     assert all(v.dtype == "float32" for v in low.weights)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@each_stock_cell
+def test_keras_layers_get_all_operands_in_one_precision(cell, precision, monkeypatch):
+    """cuDNN takes no others."""
+    layer, found = KERAS_LAYERS[cell], set()
+    inner_loop = layer.inner_loop
+
+    def watched(self, sequences, initial_state, *args, **options):
+        weights = (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
+        found.update(tf.convert_to_tensor(value).dtype.name for value in (sequences, *initial_state, *weights))
+        return inner_loop(self, sequences, initial_state, *args, **options)
+
+    monkeypatch.setattr(layer, "inner_loop", watched)
+    model = build_model(ModelConfig(cell=cell, layers=2, units=8, vocabulary=11), engine="keras", precision=precision)
+    tf.function(lambda: model(IDS, model.initial_state(3), carry=2), autograph=False)()
+    assert found == {precision}
