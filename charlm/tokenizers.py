@@ -301,7 +301,7 @@ class SentencePieceTokenizer(Tokenizer):
 
         Raises:
             UsageError: a vocabulary that is too small for 256 bytes, newline, tab, the unknown and the characters.
-            DataError: a text of nothing but white space.
+            DataError: a text of nothing but white space, or a short one that repeats itself.
         """
         if vocabulary < 1:
             raise UsageError(f"{named('data.vocabulary')} {vocabulary}: must be positive; use 300 or more")

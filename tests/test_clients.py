@@ -50,6 +50,9 @@ def test_openais_client_works_through_nginx_bare_and_below_a_prefix(served, ngin
 
 def test_nginx_gives_a_text_on_as_it_is_written(served, nginx, monkeypatch):
     """The second chunk is not computed before the first has come through."""
+    from serving import wait_for
+
+    wait_for(lambda: not served.engine.busy)  # with what others asked for
     arrived, advance, chunks = threading.Event(), served.engine._batch.advance, []
 
     def held(*args):
