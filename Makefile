@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev  ## lint, types, tests
 resume-proof: $(VENV)/.installed $(CORPUS)  ## 200 steps against 100, a kill and --resume, for LSTM and GRU
 	$(VENV)/bin/python benchmarks/resume_proof.py $(CORPUS)
 
-proofs: $(VENV)/.installed-dev  ## docs/proofs.md: this, and the errors of the gradient
+proofs: $(VENV)/.installed-dev $(VENV)/.installed-bench  ## docs/proofs.md: this, and the errors of the gradient
 	$(VENV)/bin/python benchmarks/proofs.py
 
 parity: $(VENV)/.installed-parity $(CORPUS)  ## docs/export.md: every export against its model; MINUTES=10: a large one's

@@ -32,7 +32,7 @@ NAMES = {"charlm": "charlm", "torch": "PyTorch"}
 PROCESSOR = {"CUDA_VISIBLE_DEVICES": "-1"}
 TEXT = """# On a GPU
 
-What charlm computes on an NVIDIA GPU, held against what it computes on a processor, and how fast. `make gpu` writes
+charlm's results on an NVIDIA GPU, held against those on a processor, and its speed. `make gpu` writes
 this page on a machine that has one.
 
 {measured}

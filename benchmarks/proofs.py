@@ -9,8 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = """# Proofs
 
-What is claimed elsewhere, shown; every table names the command that repeats it, and `make proofs` writes this page.
-Speed and scores are in [performance.md](performance.md).
+Proofs of claims that stand elsewhere. Every table names the command that repeats it, and `make proofs`
+writes this page. Speed and scores are in [performance.md](performance.md).
 
 ## A stop and a resume change no bit
 

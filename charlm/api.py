@@ -14,7 +14,6 @@ from typing import Any
 from charlm.checkpoint import Checkpoint, assign
 from charlm.config import (
     LENGTHS,
-    PRESETS,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -35,12 +34,13 @@ from charlm.idcache import cached_records
 from charlm.interrupts import stop_requested
 from charlm.machine import Machine, check_threads, start_tensorflow, trains_side_by_side
 from charlm.model import CharLM, build_model
+from charlm.presets import PRESETS
 from charlm.runs import find_run
 from charlm.score import Score
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
 from charlm.tbptt import Evaluator
-from charlm.tokenizers import Tokenizer
+from charlm.tokenizer import Tokenizer
 from charlm.training import Training
 from charlm.windows import EVALUATION_LANES
 
@@ -105,7 +105,7 @@ class LanguageModel:
     def generate(
         self, prompt: Prompt | Iterable[Prompt] | None = "", **settings: Any
     ) -> str | list[str] | list[list[str]]:
-        """What follows `prompt`, without the prompt.
+        """The continuation of `prompt`, without the prompt.
 
         Args:
             prompt: a text, or bytes in UTF-8; nothing if None. Of several, each is written on from as if alone.
@@ -261,7 +261,7 @@ def train(
     Args:
         paths: the corpus: one or many files, folders, globs or "-".
         name: of the run; after the corpus, and numbered, if None.
-        preset: a name in `charlm.config.PRESETS`; by corpus size, hardware and minutes if None.
+        preset: a name in `charlm.presets.PRESETS`; by corpus size, hardware and minutes if None.
         resume: go on with the run called `name`, to another total of `minutes`, `steps` or `epochs` if it is given.
         from_run: begin a new run with the model of this one, a run directory or a name under `models`: its best
             weights, its network and its tokenizer, which gets new characters.

@@ -25,14 +25,15 @@ import safetensors
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
 from charlm.files import MANIFEST, read_json, verify_manifest
-from charlm.tokenizers import Tokenizer, load_tokenizer
+from charlm.tokenizer import Tokenizer
+from charlm.tokenizers import load_tokenizer
 
 Arrays = dict[str, npt.NDArray[Any]]
 FORMAT = 1  # of runs and checkpoints; larger ones are those of versions to come
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a run's or a checkpoint's `config.json` says.
+    """The record in a run's or a checkpoint's `config.json`.
 
     Raises:
         ModelError: the file is missing, damaged, or of a later format.
@@ -86,7 +87,7 @@ class Checkpoint:
             raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
 
     def progress(self) -> dict[str, Any]:
-        """Where training stood."""
+        """The state of the training, `progress.json`."""
         return read_json(self.path / "progress.json")
 
     def tokenizer(self) -> Tokenizer:

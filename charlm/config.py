@@ -1,4 +1,4 @@
-"""What a run is made of: its settings, presets, and how they are laid over one another."""
+"""The settings of a run, and how they are laid over one another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ModelConfig(Strict):
 
 @dataclass(frozen=True)
 class DataConfig(Strict):
-    """How text is read, split and tokenized."""
+    """The reading, splitting and tokenizing of text."""
 
     TABLE = "data"
 
@@ -89,7 +89,7 @@ class DataConfig(Strict):
 
 @dataclass(frozen=True)
 class TrainConfig(Strict):
-    """How the network is trained. One of epochs, steps and minutes says for how long."""
+    """The training of the network. One of epochs, steps and minutes sets its length."""
 
     TABLE = "train"
 
@@ -133,22 +133,29 @@ class TrainConfig(Strict):
 
 @dataclass(frozen=True)
 class SampleConfig(Strict):
-    """How text is drawn from a model."""
+    """The drawing of text from a model."""
 
     TABLE = "sample"
 
     length: int = setting(500, at_least(0), "Symbols to generate")
     samples: int = setting(1, at_least(1), "Texts to generate side by side")
-    temperature: float = setting(0.8, WARM, "Below 1 safer, above 1 wilder, 0 always the likeliest", neutral=1.0)
-    top_k: int = setting(0, SEEDS, "Draw from the K likeliest symbols", "0: all", neutral=0)
+    temperature: float = setting(
+        0.8, WARM, "Below 1 safer, above 1 wilder, 0 always the likeliest", neutral=1.0, slider=(0, 1.5)
+    )
+    top_k: int = setting(0, SEEDS, "Draw from the K likeliest symbols", "0: all", 0, (0, 100))
     top_p: float = setting(
-        1.0, between(1e-6, 1), "Draw from the fewest likeliest symbols that reach this probability", "1: all", 1.0
+        1.0,
+        between(1e-6, 1),
+        "Draw from the fewest likeliest symbols that reach this probability",
+        "1: all",
+        1.0,
+        (0.05, 1),
     )
     min_p: float = setting(
-        0.0, between(0, 1), "Draw from symbols at least so probable relative to the likeliest", "0: all", 0.0
+        0.0, between(0, 1), "Draw from symbols at least so probable relative to the likeliest", "0: all", 0.0, (0, 0.5)
     )
     repetition_penalty: float = setting(
-        1.0, between(1, 1e6), "Divide by this the probability of the last 64 symbols", "1: off", 1.0
+        1.0, between(1, 1e6), "Divide by this the probability of the last 64 symbols", "1: off", 1.0, (1, 2)
     )
     stop: tuple[str, ...] = setting((), TEXTS, "Stop before this text; there may be several", "")
     seed: int | None = setting(None, SEEDS, "The same seed gives the same text", "random")
@@ -166,7 +173,7 @@ KNOBS = {one.key: one for one in SampleConfig.settings() if one.neutral is not N
 
 @dataclass(frozen=True)
 class EvaluationConfig(Strict):
-    """Which part of a text is scored, and from which state."""
+    """The part of a text that is scored, and the state that it is scored from."""
 
     TABLE = "evaluate"
 
@@ -200,78 +207,6 @@ class Config(Strict):
 
 
 Tables = dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings that go together, and what they are for."""
-
-    purpose: str
-    tables: Tables
-    slow: Tables = field(default_factory=dict)  # laid over them on slow processors, which make fewer updates in a time
-
-    def on(self, slow: bool) -> Tables:
-        """The settings on a slow processor, or on a fast one or a GPU."""
-        return overlay(self.tables, self.slow) if slow else self.tables
-
-
-def _preset(
-    purpose: str, minutes: float, model: dict[str, Any], train: dict[str, Any], slow: Tables | None = None
-) -> Preset:
-    return Preset(purpose, {"model": model, "train": {"minutes": minutes, **train}}, slow or {})
-
-
-PRESETS = {
-    "tiny": _preset(
-        "LSTM 128 x 1; texts under 200 KB; a minute",
-        1.0,
-        {"units": 128, "layers": 1},
-        {"lanes": 16, "bptt": 64, "learning_rate": 5e-3},
-    ),
-    "small": _preset(
-        "LSTM 256 x 1 with a little dropout; texts of about 1 MB; two minutes on a laptop",
-        2.0,
-        {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.1},
-        {"lanes": 64, "bptt": 64, "learning_rate": 5e-3},
-        slow={"model": {"dropout": 0.0}, "train": {"lanes": 32, "bptt": 32, "learning_rate": 7e-3}},
-    ),
-    "medium": _preset(
-        "LSTM 512 x 1 with dropout; 1 MB thoroughly or several MB; ten minutes",
-        10.0,
-        {"units": 512, "layers": 1, "embedding": 64, "dropout": 0.3},
-        {"lanes": 64, "bptt": 64, "learning_rate": 4e-3},
-        slow={"train": {"lanes": 32}},
-    ),
-    "large": _preset(
-        "LSTM 512 x 2; texts over 40 MB, or a GPU; two hours",
-        120.0,
-        {"units": 512, "layers": 2, "embedding": 128, "dropout": 0.1},
-        {"lanes": 64, "bptt": 128, "learning_rate": 2e-3},
-    ),
-    "enwik8": Preset(
-        "LSTM 1840 x 3 on bytes, the size published for the 100 MB of enwik8 (Merity et al. 2018); 50 epochs; a GPU",
-        {
-            "model": {"units": 1840, "layers": 3, "embedding": 400, "dropout": 0.1},
-            "data": {"tokenizer": "byte", "split": (0.9, 0.05, 0.05)},
-            "train": {"lanes": 128, "bptt": 200, "learning_rate": 1e-3, "weight_decay": 1.2e-6, "epochs": 50},
-        },
-    ),
-}
-LONGER = 4  # times a preset's own minutes: from there on the next one scores better
-
-
-def choose_preset(chars: int, gpu: bool, minutes: float | None = None) -> tuple[str, str]:
-    """The preset for a corpus of so many characters on this hardware, in so many minutes if given, and why."""
-    names = ["tiny", "small", "medium", "large"]
-    size = next((n for n, most in enumerate((200_000, 4_000_000, 40_000_000)) if chars < most), 3)
-    index, why = min(size + gpu, 3), f"{chars:,} characters of text, {'a GPU' if gpu else 'no GPU'}"
-    if minutes is not None:
-        why += f", {minutes:g} minutes"
-        while index < 3 and minutes >= LONGER * PRESETS[names[index]].tables["train"]["minutes"]:
-            index += 1
-        while index and minutes <= PRESETS[names[index]].tables["train"]["minutes"] / LONGER:
-            index -= 1
-    return names[index], why
 
 
 def read_toml(path: Path) -> Tables:

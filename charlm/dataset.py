@@ -13,7 +13,8 @@ from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
 from charlm.idcache import cached_records
 from charlm.reading import Reading
 from charlm.records import Ids, Records, matches
-from charlm.tokenizers import TOKENIZERS, Tokenizer
+from charlm.tokenizer import Tokenizer
+from charlm.tokenizers import TOKENIZERS
 
 Progress = Callable[[int], None]
 
@@ -29,7 +30,7 @@ class Data:
 
 
 def reading(config: DataConfig) -> Reading:
-    """How text is read under a configuration; the byte tokenizer takes any bytes as they are."""
+    """The reading of text under a configuration; the byte tokenizer takes any bytes as they are."""
     errors = "surrogateescape" if config.tokenizer == "byte" and config.errors == "strict" else config.errors
     return Reading(config.encoding, errors, config.newlines)
 

@@ -19,7 +19,7 @@ from charlm.sampling import Setting, draw, likeliest, restrict
 
 
 class DecodeState(NamedTuple):
-    """Where B texts stand between two symbols."""
+    """The state of B texts between two symbols."""
 
     logits: Tensor  # [B, V] of the next symbol
     state: ModelState  # each [B, H]

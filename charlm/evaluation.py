@@ -12,7 +12,7 @@ from charlm.errors import DataError
 from charlm.records import Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
-from charlm.tokenizers import Tokenizer
+from charlm.tokenizer import Tokenizer
 from charlm.windows import carried_windows, cold_windows
 
 

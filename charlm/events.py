@@ -1,4 +1,4 @@
-"""What the training loop tells whoever runs it, and how each event reads in metrics.jsonl."""
+"""The events of the training loop, and how each reads in metrics.jsonl."""
 
 from __future__ import annotations
 

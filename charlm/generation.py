@@ -20,7 +20,7 @@ from charlm.machine import Machine, threads
 from charlm.model import CharLM
 from charlm.runtime import kernel
 from charlm.sampling import RECENT, settings_of
-from charlm.tokenizers import StreamDecoder, Tokenizer
+from charlm.tokenizer import StreamDecoder, Tokenizer
 
 FIRST_CHUNK, LONGEST_CHUNK = 32, 256  # symbols between two looks from outside
 CHUNK_SECONDS = 0.05  # that a chunk should take at most
@@ -50,7 +50,7 @@ class Generator:
     def stream(
         self, prompt: Sequence[int], length: int, seeds: Sequence[int]
     ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
-        """What follows `prompt`, in pieces: ids [n, B] and their nats [n, B], `length` symbols in all.
+        """The continuation of `prompt`, in pieces: ids [n, B] and their nats [n, B], `length` symbols in all.
 
         One row a seed. The prompt has at least one symbol. Pieces grow while they come fast.
         """
@@ -149,7 +149,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def never_seen(tokenizer: Tokenizer, prompt: str) -> str:
-    """Which characters of a prompt the model has never seen, in a sentence without its end; empty if there are none."""
+    """A sentence, without its end, on the characters of a prompt that were never seen; empty if there are none."""
     unseen = tokenizer.unseen(prompt)
     shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unseen[:8]) + (", ..." if len(unseen) > 8 else "")
     return f"the model has never seen {shown} in the prompt" if unseen else ""

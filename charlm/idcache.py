@@ -23,7 +23,7 @@ import numpy.typing as npt
 from charlm.corpus import Corpus
 from charlm.errors import CharlmError
 from charlm.records import NO_STARTS, Records, encoded
-from charlm.tokenizers import Ids, Tokenizer
+from charlm.tokenizer import Ids, Tokenizer
 
 Progress = Callable[[int], None]
 

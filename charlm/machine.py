@@ -22,7 +22,7 @@ LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # likewise; "0" lets all of its messages thr
 
 @dataclass(frozen=True)
 class Machine:
-    """What charlm computes with.
+    """The hardware that charlm computes with.
 
     Attributes:
         cores: that this process may use.
@@ -42,11 +42,11 @@ class Machine:
 
     @property
     def slow(self) -> bool:
-        """Whether it makes few updates in a time; see `config.Preset`."""
+        """True if it makes few updates in a time; see `presets.Preset`."""
         return not (self.gpu or self.bfloat16)
 
     def lane_groups(self, lanes: int, layers: int) -> int:
-        """How many groups to compute lanes in: one on a GPU, which computes them all at a time.
+        """The number of groups to compute lanes in: one on a GPU, which computes all lanes at a time.
 
         The layers of a stack run side by side already; groups are for the cores beyond them, if they divide the lanes
         and leave each group enough.
@@ -105,7 +105,7 @@ def quota(root: Path = Path("/")) -> float:
 
 
 def _driver_finds_gpu() -> bool:
-    """Whether there is an NVIDIA GPU that this process may use; asks its driver, without importing TensorFlow."""
+    """True if there is an NVIDIA GPU that this process may use; asks its driver, without importing TensorFlow."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     import ctypes
@@ -127,7 +127,7 @@ def _tensorflow_sees_gpu() -> bool:
 
 
 def _processor_has_bfloat16() -> bool:
-    """Whether it has AVX512-BF16 or AMX."""
+    """True if it has AVX512-BF16 or AMX."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text("ascii", "replace")
     except OSError:
@@ -219,7 +219,7 @@ def start_tensorflow(*, side_by_side: bool = False) -> None:
 
 
 def onednn() -> str:
-    """Whether TensorFlow computes with oneDNN: what the environment says, or TensorFlow's own choice."""
+    """The state of oneDNN in TensorFlow: as the environment says, or TensorFlow's own choice."""
     return {"1": "on", "true": "on", None: "TensorFlow's choice"}.get(os.environ.get(ONEDNN), "off")
 
 
@@ -231,7 +231,7 @@ def threads() -> int:
 
 
 def trains_side_by_side() -> bool:
-    """Whether TensorFlow has the threads that `start_tensorflow` sets for training; on a GPU it needs none."""
+    """True if TensorFlow has the threads that `start_tensorflow` sets for training; on a GPU it needs none."""
     return Machine.here().gpu or threads() == 1
 
 

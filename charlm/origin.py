@@ -16,7 +16,7 @@ from charlm.files import MANIFEST, read_json
 from charlm.idcache import cached_records
 from charlm.records import Records
 from charlm.runs import find_run
-from charlm.tokenizers import Tokenizer
+from charlm.tokenizer import Tokenizer
 
 # What weights and symbols have come with; a new run has the same.
 KEPT = {"model": ("cell", "layers", "units", "embedding", "tie"), "data": ("tokenizer", "vocabulary")}
@@ -93,7 +93,7 @@ class Origin:
         return kept
 
     def choice(self, tokenizer: Tokenizer) -> str:
-        """What a run with this tokenizer takes of it, and which symbols are new."""
+        """The symbols that a run with this tokenizer takes of it, and those that are new."""
         old = self.checkpoint.config().model.vocabulary
         new = [content.decode("utf-8", "surrogateescape") for content in tokenizer.id_bytes[old:]]
         count = f"{len(new):,} new character{'' if len(new) == 1 else 's'}" if new else "no new characters"

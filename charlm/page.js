@@ -8,11 +8,12 @@
 // A token is a text, or "bytes:\xe4\xb8" where it is only a part of a character.
 const at = id => document.getElementById(id);
 const ALTERNATIVES = 5, SHADES = 15, BITS_TO_SHADES = 2;
+const knobs = [...document.querySelectorAll("[data-knob]")];  // of the samplers
 let running = null;
 
 const request = () => ({
-  prompt: at("prompt").value, max_tokens: +at("length").value, temperature: +at("temperature").value,
-  top_p: +at("top_p").value, seed: +at("seed").value, logprobs: ALTERNATIVES,
+  prompt: at("prompt").value, max_tokens: +at("length").value, seed: +at("seed").value, logprobs: ALTERNATIVES,
+  ...Object.fromEntries(knobs.map(({ id, value }) => [id, +value])), ...(at("before").value && { stop: at("before").value }),
 });
 const counted = count => `${count.toLocaleString("en")} ${at("main").dataset.symbol}${count === 1 ? "" : "s"}`;
 
@@ -272,7 +273,7 @@ async function copy(content) {
 const stop = () => { running?.abort(); if (document.activeElement === at("stop")) at("write").focus(); };
 
 at("settings").open = innerWidth >= 640;
-for (const id of ["temperature", "top_p"]) at(id).addEventListener("input", () => { at(`${id}-shown`).textContent = at(id).value; });
+for (const knob of knobs) knob.addEventListener("input", () => { at(`${knob.id}-shown`).textContent = knob.value; });
 at("form").addEventListener("invalid", () => { at("settings").open = true; }, true);
 at("form").addEventListener("submit", event => {
   event.preventDefault();

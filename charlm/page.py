@@ -9,6 +9,9 @@ import string
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from charlm.config import KNOBS, SampleConfig
+from charlm.settings import Setting
+
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.checkpoint import Checkpoint
@@ -42,7 +45,19 @@ def page(language_model: LanguageModel, title: str, engine: str, note: str, long
         f"{language_model.model.count_params():,} parameters, {model.vocabulary} {symbol}s.",
         note=note,
         longest=longest,
+        knobs="\n".join(map(_slider, KNOBS.values())),
     )
+
+
+def _slider(knob: Setting) -> str:
+    """The control of a sampler's setting."""
+    assert knob.slider
+    (least, most), name, value = knob.slider, knob.key, f"{getattr(SampleConfig, knob.key):g}"
+    step = 1 if knob.kind is int else 0.05 if most >= 1 else 0.01
+    title, label = html.escape(knob.meaning), knob.key.replace("_", " ").capitalize()
+    limits = f'min="{least:g}" max="{most:g}" step="{step:g}" value="{value}"'
+    return f"""<label title="{title}"><span>{label} <output id="{name}-shown" for="{name}">{value}</output></span>
+<input id="{name}" type="range" data-knob {limits}></label>"""
 
 
 def source(name: str) -> str:

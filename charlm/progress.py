@@ -1,4 +1,4 @@
-"""Where a run's training stands: what `progress.json` says beside the arrays."""
+"""The progress of a run's training: `progress.json`, beside the arrays."""
 
 from __future__ import annotations
 

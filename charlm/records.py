@@ -1,4 +1,4 @@
-"""Where documents begin in a text, and its symbols document by document."""
+"""The beginnings of documents in a text, and its symbols document by document."""
 
 from __future__ import annotations
 

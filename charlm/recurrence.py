@@ -38,7 +38,7 @@ Blocks: TypeAlias = tuple[Tensor, ...]  # a sequence [T, F, B], cut along its ti
 
 
 class Step(NamedTuple):
-    """What a forward step leaves for its backward."""
+    """The values of a forward step that its backward needs."""
 
     operand: Tensor  # h before it, as an operand, [H, B]
     direct: State  # the cell's `direct` states before it
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a forward pass over a window leaves."""
+    """The result of a forward pass over a window."""
 
     hidden: Blocks  # h after every step, as an operand, [T, H, B]
     final: State  # after the last step, each [H, B]
@@ -264,20 +264,10 @@ def backward_window(
     dtype = ready.bias.dtype
     sums = tuple(tf.zeros(shape, dtype) for shape in ((gates, inputs_size), (gates, units), (gates,), (gates,)))
     d_inputs, adjoints = [], []
-    cleared = _resets_in_blocks(resets, len(inputs))
-    for n in reversed(range(len(inputs))):
+    blocks = zip(inputs, _resets_in_blocks(resets, len(inputs)), window.steps, d_hidden, strict=True)
+    for block in reversed(list(blocks)):
         d_product, d_direct, sums, d_block, new = _backward_block(
-            cell,
-            ready,
-            inputs[n],
-            cleared[n],
-            window.steps[n],
-            d_hidden[n],
-            d_product,
-            d_direct,
-            sums,
-            with_inputs,
-            with_adjoints,
+            cell, ready, *block, d_product, d_direct, sums, with_inputs, with_adjoints
         )
         d_inputs.append(d_block)
         adjoints += new
@@ -318,17 +308,8 @@ def unroll(
 
         def gradient(*d: Tensor) -> tuple[Tensor | None, ...]:
             d_final = d[blocks:] if carry is None else tuple(map(tf.zeros_like, state))
-            found = backward_window(
-                cell,
-                inputs,
-                weights,
-                window,
-                d[:blocks],
-                d_final,
-                resets,
-                precision,
-                with_inputs=differentiate_inputs,
-            )
+            at = cell, inputs, weights, window, d[:blocks], d_final, resets, precision
+            found = backward_window(*at, with_inputs=differentiate_inputs)
             d_inputs = [tf.cast(d, inputs[0].dtype) for d in found.inputs] or [None] * blocks
             return *d_inputs, *found.weights, *found.state
 

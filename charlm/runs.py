@@ -40,7 +40,7 @@ from charlm.files import (
     write_manifest,
     write_synced,
 )
-from charlm.tokenizers import Tokenizer
+from charlm.tokenizer import Tokenizer
 
 KEPT = 3
 _STEP = re.compile(r"step-(\d{8,})")
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `config.json` says of the run."""
+        """The record of the run, `config.json`."""
         return read_record(self.path / "config.json")
 
     @classmethod

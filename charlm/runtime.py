@@ -40,7 +40,7 @@ _portable = contextvars.ContextVar("portable", default=False)
 
 
 def compiled_by_xla() -> bool:
-    """Whether the graph that is being built is a kernel's, whose loops are fast and whose sorts are slow."""
+    """True if the graph that is being built is a kernel's, whose loops are fast and whose sorts are slow."""
     return _compiled.get()
 
 

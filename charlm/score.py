@@ -1,4 +1,4 @@
-"""What an evaluation reports."""
+"""The report of an evaluation."""
 
 from __future__ import annotations
 

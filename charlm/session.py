@@ -14,13 +14,14 @@ from typing import IO, Any
 
 from charlm import __version__
 from charlm.checkpoint import FORMAT, Checkpoint
-from charlm.config import LENGTHS, PRESETS, Config, DataConfig, Tables, check, choose_preset, overlay, resolve
+from charlm.config import LENGTHS, Config, DataConfig, Tables, check, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
 from charlm.origin import OldText, Origin
+from charlm.presets import PRESETS, choose_preset
 from charlm.runs import Run
 from charlm.windows import Lanes
 
@@ -51,7 +52,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user said."""
+    """The user's request."""
 
     paths: Sequence[str]
     settings: Tables  # set one by one

@@ -59,7 +59,12 @@ SEEDS = between(0, 2**31 - 1)
 
 
 def setting(
-    default: Any, allowed: Allowed | None, meaning: str, shown: str | None = None, neutral: float | None = None
+    default: Any,
+    allowed: Allowed | None,
+    meaning: str,
+    shown: str | None = None,
+    neutral: float | None = None,
+    slider: tuple[float, float] | None = None,
 ) -> Any:
     """A field of a configuration.
 
@@ -69,9 +74,10 @@ def setting(
         meaning: what it means, a phrase.
         shown: the default in words, where the value says too little.
         neutral: the value that changes nothing, of a sampler's setting.
+        slider: from where to where a page offers it.
     """
     words = str(default) if shown is None else shown
-    metadata = {"allowed": allowed, "meaning": meaning, "shown": words, "neutral": neutral}
+    metadata = {"allowed": allowed, "meaning": meaning, "shown": words, "neutral": neutral, "slider": slider}
     return field(default=default, metadata=metadata)
 
 
@@ -86,6 +92,7 @@ class Setting:
     meaning: str
     shown: str  # its default, in words
     neutral: float | None = None
+    slider: tuple[float, float] | None = None
 
     @property
     def help(self) -> str:

@@ -25,7 +25,7 @@ from charlm.windows import Window
 
 
 class Update(NamedTuple):
-    """What one update did."""
+    """The result of one update."""
 
     nats_sum: Tensor  # over the scored symbols
     gradient_norm: Tensor  # global, of the gradient of nats per scored symbol, before clipping; 0 if it was skipped
@@ -139,7 +139,7 @@ def _tensors(window: Window) -> Window:
 
 
 def _resets_inside(window: Window) -> bool:
-    """Whether a state is zeroed after the first step; a graph that does not need to is faster."""
+    """True if a state is zeroed after the first step; a graph that does not need to is faster."""
     return bool(window.reset_mask[1:].any())
 
 

@@ -221,22 +221,19 @@ class Training:
         return Planned(**self._stamp(), steps=self.at.steps, every=self.at.every, previous=previous, learning_rate=rate)
 
     def _due(self, given: int | None) -> bool:
-        """Whether what is done so often, or about eight times a run, is due; not shortly before the end."""
+        """True if what is done every `given` steps, or about eight times a run, is due; not shortly before the end."""
         assert self.at.every is not None
-        left = self._total - self.at.step
-        if not left:
-            return True
-        return self.at.step % (given or self.at.every) == 0 and (given is not None or left > self.at.every // 2)
+        left, at_its_place = self._total - self.at.step, self.at.step % (given or self.at.every) == 0
+        return not left or (at_its_place and (given is not None or left > self.at.every // 2))
 
     def _overdue(self) -> bool:
-        """Whether so much time has passed since the latest evaluation that one is due between the scheduled ones."""
+        """True if the latest evaluation is so long ago that one is due between the scheduled ones."""
         wanted = max(UNSCHEDULED_SECONDS, self.scoring / UNSCHEDULED_SHARE)
         return self.config.train.evaluate_every is None and time.monotonic() - self.scored_at > wanted
 
     def _update(self) -> Stepped:
-        start = time.monotonic()
-        train = self.config.train
-        window, rate = self.ahead or self.lanes.window(self.cursor), scheduled_rate(train, self.at.step, self._total)
+        start, rate = time.monotonic(), scheduled_rate(self.config.train, self.at.step, self._total)
+        window = self.ahead or self.lanes.window(self.cursor)
         update = self._applied(window, rate)
         after = self.lanes.after(self.cursor)
         self.ahead = self.lanes.window(after)  # while a GPU computes
@@ -258,8 +255,7 @@ class Training:
         )
 
     def _applied(self, window: Window, rate: float) -> Update:
-        seed = self.config.train.seed, self.at.step
-        return self.trainer(window, self.state, rate, seed)
+        return self.trainer(window, self.state, rate, (self.config.train.seed, self.at.step))
 
     def _check_finite(self, step: int, **values: float) -> None:
         if all(map(math.isfinite, values.values())):

@@ -43,7 +43,7 @@ def spread(records: Records, symbols: int | None) -> Records:
 
 
 def _documents(starts: Ids, begin: int, end: int) -> Ids:
-    """Where documents begin in a part of a text, counted from its beginning."""
+    """The beginnings of documents in a part of a text, counted from its beginning."""
     return starts[(starts >= begin) & (starts < end)] - begin
 
 

@@ -82,7 +82,7 @@ class Lanes:
         self.unscored = len(ids) - 1 - lanes * (k2 + (self.windows - 1) * k1)
 
     def offset(self, epoch: int) -> int:
-        """Where lane 0 starts in that epoch, in symbols: 0 in the first, then any below the stride."""
+        """The start of lane 0 in that epoch, in symbols: 0 in the first, then any below the stride."""
         return 0 if epoch == 0 else int(np.random.default_rng((self.seed, epoch)).integers(self.k1))
 
     def window(self, cursor: Cursor) -> Window:
@@ -113,7 +113,7 @@ def _window(ids: Ids, starts: Ids, at: Ids, scored: Mask, resets: Mask) -> Windo
 
 
 def _begins(starts: Ids, at: Ids) -> Mask:
-    """Whether a document begins at a position."""
+    """True if a document begins at a position."""
     if not len(starts):
         return np.zeros(at.shape, bool)
     following = np.searchsorted(starts, at)

@@ -1,12 +1,20 @@
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What XLA has compiled once, no other process of this run compiles again; the machine code is the same.
+COMPILED = None if "TF_XLA_FLAGS" in os.environ else tempfile.mkdtemp(prefix="charlm-compiled-")
+if COMPILED:
+    cache = f"--tf_xla_persistent_cache_directory={COMPILED} --tf_xla_persistent_cache_device_types=CPU"
+    os.environ["TF_XLA_FLAGS"] = cache
 
-import pytest
 
 # Whoever starts the tests may ignore these, as nohup and a shell's background jobs do; the tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,6 +69,8 @@ def _merge(errors: dict[str, float]) -> None:
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's processes
         session.config.workeroutput["largest"] = LARGEST
+    elif COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)

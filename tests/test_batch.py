@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import KINDS
 from test_export import language_model
 
-from charlm.config import CELL_NAMES
 from charlm.generation import LONGEST_CHUNK
 from charlm.sampling import settings_of_rows
 from charlm.serve import batch as batch_module
@@ -14,7 +14,7 @@ from charlm.serve.batch import FIRST, PIECE, READERS, SCORERS, SIZES, Batch
 STEPS = 40
 
 
-@pytest.fixture(scope="module", params=CELL_NAMES)
+@pytest.fixture(scope="module", params=KINDS)
 def model(tmp_path_factory, request):
     return language_model(tmp_path_factory.mktemp("batch"), request.param, units=20)
 

@@ -133,7 +133,7 @@ def trained(request, tmp_path_factory):
         patch.setenv("CHARLM_CACHE", str(folder))
         settings = {"cell": request.param, "units": 16, "layers": 2, "dropout": 0.2, "lanes": 4, "bptt": 8, "steps": 8}
         for name in ("whole", "parted"):
-            at = {"name": name, "models": folder, "seed": 3, "save_every": 4, **settings}
+            at = {"name": name, "models": folder, "seed": 3, "save_every": 4, "evaluate_every": 8, **settings}
             if name == "parted":
                 with pytest.raises(KeyboardInterrupt):
                     charlm.train(folder / "text.txt", on_event=lambda e: stop(e), **at)

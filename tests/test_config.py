@@ -11,18 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.config import (
-    PRESETS,
     Config,
     DataConfig,
     ModelConfig,
     SampleConfig,
     TrainConfig,
-    choose_preset,
     overlay,
     read_toml,
     resolve,
 )
 from charlm.errors import UsageError
+from charlm.presets import PRESETS, choose_preset
 
 TABLES = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "sample": SampleConfig}
 FIELDS = [

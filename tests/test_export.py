@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import KINDS
 
 from charlm.api import load
-from charlm.cells import CELL_NAMES, cell_of
+from charlm.cells import cell_of
 from charlm.checkpoint import to_arrays
 from charlm.cli import as_typed, cli
 from charlm.config import KNOBS, Config, ModelConfig
@@ -23,13 +24,13 @@ from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
 from charlm.page import source
 from charlm.runs import Run
-from charlm.tokenizers import TOKENIZERS, StreamDecoder
+from charlm.tokenizer import StreamDecoder
+from charlm.tokenizers import TOKENIZERS
 
 TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 🙂\n" * 5
 TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
 NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["py_mini_racer"]}
-KINDS = {name: dtype.as_numpy_dtype for name, (dtype, _) in savedmodel.SAMPLING.items()}
-every_cell = pytest.mark.parametrize("cell", CELL_NAMES)
+DTYPES = {name: dtype.as_numpy_dtype for name, (dtype, _) in savedmodel.SAMPLING.items()}
 stock_cell = pytest.mark.parametrize("cell", FORMATS["keras"].cells)  # tests/test_cells.py has the others
 
 
@@ -61,16 +62,13 @@ def signatures(path):
 def sampling(rows, **settings):
     neutral = {name: knob.neutral for name, knob in KNOBS.items()}
     chosen = {"length": 40, "seed": 7, **neutral, "temperature": 0.8} | settings
-    return {name: np.broadcast_to(np.array(chosen[name], kind), rows) for name, kind in KINDS.items()}
+    return {name: np.broadcast_to(np.array(chosen[name], kind), rows) for name, kind in DTYPES.items()}
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@every_cell
+@pytest.mark.parametrize(("name", "cell"), [(name, cell) for name in FORMATS for cell in FORMATS[name].cells or KINDS])
 def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
-    if cell not in (FORMATS[name].cells or CELL_NAMES):
-        pytest.skip(f"{name} has nothing for it")
     suffix = FORMATS[name].suffix
     out = tmp_path / f"out{suffix or ''}"
     found, *others = export(language_model(tmp_path, cell, tie=cell == "gru"), out, name)
@@ -84,8 +82,7 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     assert "-out" not in card.read_text()
 
 
-@pytest.mark.parametrize("tokenizer", FORMATS["savedmodel"].tokenizers)
-@stock_cell
+@pytest.mark.parametrize(("cell", "tokenizer"), [("lstm", "char"), ("gru", "byte"), ("rnn", "sentencepiece")])
 def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
     model = language_model(tmp_path, cell, tokenizer)
     savedmodel.write(model, tmp_path / "out")
@@ -303,8 +300,10 @@ def test_the_page_writes_what_the_rounded_model_does(cell, tokenizer, tmp_path):
             ("the ", {"temperature": 0.0}),
             ("", {"temperature": 0.8, "seed": 7}),
             ("é世", {"temperature": 1.2, "top_p": 0.8, "seed": 2**31 - 1}),
+            ("the dog", {"temperature": 1.1, "top_k": 9, "min_p": 0.05, "repetition_penalty": 4.0}),
+            ("the the", {"temperature": 0.0, "repetition_penalty": 1.5}),
         ):
-            asked = json.dumps({"seed": 1, "topP": 1, **settings} | {"topP": settings.get("top_p", 1)})
+            asked = json.dumps({"seed": 1, **settings})
             written = f"[...model.write({json.dumps(prompt)}, 300, {asked}, 5)].filter(Boolean)"
             symbols = json.loads(engine.eval(f"JSON.stringify({written})"))
             decoder, ids = StreamDecoder(model.tokenizer), [symbol["id"] for symbol in symbols]
@@ -314,6 +313,26 @@ def test_the_page_writes_what_the_rounded_model_does(cell, tokenizer, tmp_path):
                 assert list(told.values()) == sorted(told.values(), reverse=True)
                 assert -told.get(symbol["id"], -symbol["nats"]) == pytest.approx(symbol["nats"])
                 assert sum(map(math.exp, told.values())) < 1.001
+
+
+@pytest.mark.parametrize("tokenizer", FORMATS["html"].tokenizers)
+def test_a_page_ends_before_a_text(tokenizer, tmp_path):
+    pytest.importorskip("py_mini_racer")
+    model, html = language_model(tmp_path, "gru", tokenizer, units=8), format_of("html")
+    html.write(model, tmp_path / "out.html")
+    with html.running(tmp_path / "out.html") as engine:
+
+        def written(stop):
+            symbols = f"[...model.write('', 200, {{seed: 3}}, 0, {json.dumps(stop)})].filter(Boolean)"
+            found = json.loads(engine.eval(f"JSON.stringify({symbols})"))
+            texts = (model.tokenizer.decode_bytes([s["id"]]) if "text" not in s else s["text"].encode() for s in found)
+            return b"".join(texts)
+
+        whole = written("")
+        readable = re.findall(r"[^\ufffd]{2,}", whole.decode("utf-8", "replace"))
+        for stop in [run[at : at + 2] for run in readable for at in (0, len(run) // 2)][:12]:
+            assert written(stop) == whole.partition(stop.encode())[0]
+        assert written("not in it") == whole
 
 
 def test_the_page_has_the_ids_of_the_tokenizer(tmp_path):

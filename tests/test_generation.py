@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinds import KINDS
 
 from charlm.api import load
-from charlm.cells import CELL_NAMES
 from charlm.checkpoint import to_arrays
 from charlm.config import Config, ModelConfig, SampleConfig
 from charlm.decoder import decoder_of
@@ -109,7 +109,7 @@ def ids_and_nats(generator, prompt, length, seeds):
 # ---- what is drawn
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", KINDS)
 def test_greedy_is_the_argmax_of_the_window_forward(cell):
     model, prompt = random_model(cell), [1, 5, 2]
     ids, _ = ids_and_nats(Generator(model, SampleConfig(**GREEDY), np.array([0, 4])), prompt, 70, [1])
@@ -119,7 +119,7 @@ def test_greedy_is_the_argmax_of_the_window_forward(cell):
     assert (logits[range(70), ids[:, 0]] > logits.max(-1) - 1e-4).all()
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", KINDS)
 def test_nats_are_the_models_own_before_any_sampler(cell):
     chaotic = cell in ("mlstm", "mogrifier")  # and make much of a rounding, where weights are large
     model, prompt = random_model(cell, scale=1.5 if chaotic else 3.0), [3, 0, 7, 7]
@@ -144,7 +144,7 @@ def test_bfloat16_operands_stay_near_and_write_one_text_for_a_seed():
     assert 0 < np.abs(nats[0] - exact_nats[0]).max() < 0.1
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", KINDS)
 def test_rows_in_groups_are_the_same_rows(cell):
     model = build_model(ModelConfig(cell=cell, layers=2, units=24, vocabulary=11), seed=3)
     config = SampleConfig(temperature=0.9, top_k=7)

@@ -9,10 +9,12 @@ import pytest
 from test_export import TEXT, language_model
 from test_serve import Server, wait_for
 
+from charlm.config import KNOBS
 from charlm.export import html
 from charlm.page import learnt, source
 
 ROOT = Path(__file__).parent.parent
+CONTROLS = f"prompt {' '.join(KNOBS)} seed length before key write stop another copy curl"
 IDLE = "document.getElementById('stop').disabled && document.getElementById('text').textContent"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
@@ -77,7 +79,7 @@ def test_it_is_one_page_with_the_same_controls_wherever_it_writes(server, addres
     page, asked = opened(address), []
     page.on("request", lambda request: asked.append(request.url))
     controls = page.evaluate("[...document.querySelectorAll('input, textarea, button[id], summary')].map(e => e.id)")
-    assert " ".join(filter(None, controls)) == "prompt temperature top_p seed length key write stop another copy curl"
+    assert " ".join(filter(None, controls)) == CONTROLS
     write(page, seed=7)
     assert page.inner_text("#status").startswith("120 characters")
     if address.startswith("http"):
@@ -267,7 +269,7 @@ def test_a_screen_reader_has_one_text_and_not_a_thing_for_each_character(address
     assert page.evaluate("document.getElementById('status').role") is None
     assert page.evaluate("document.querySelector('main :is([aria-live], [role=status])').id") == "said"
     assert page.get_by_role("button", name="Write", exact=True).count() == 1
-    for name in "Prompt", "Seed", "Characters", "Temperature 1", "Top-p 1":
+    for name in "Prompt", "Seed", "Characters", "Temperature 1", "Top p 1", "Repetition penalty 1", "Stop before":
         assert page.get_by_label(name, exact=True).count() == 1, name
 
 
@@ -334,8 +336,14 @@ def test_trailing_blanks_are_not_shaded_beyond_the_column(exported, opened):
 
 def test_labels_stand_on_one_line(exported, opened):
     page = opened(exported)
-    tops = page.evaluate("[...document.querySelectorAll('.controls span')].map(e => e.getBoundingClientRect().top)")
-    assert (len(tops), len(set(tops))) == (4, 1)
+    boxes = page.evaluate(
+        """[...document.querySelectorAll('.controls span')].map(label => {
+          const box = label.getBoundingClientRect();
+          return [box.top, box.height];
+        })"""
+    )
+    tops, heights = zip(*boxes, strict=True)
+    assert (len(tops), len(set(tops)), len(set(heights))) == (8, 2, 1)
 
 
 def test_it_is_stopped_copied_and_asked_for_another(server, opened):

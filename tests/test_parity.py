@@ -7,7 +7,7 @@ import tensorflow as tf
 from test_export import NEEDS, language_model
 
 from charlm.cells import cell_of
-from charlm.export import FORMATS, format_of
+from charlm.export import FORMATS, format_of, savedmodel
 from charlm.export.parity import BOUND, Parity, Played, Reference, Script, compared
 from charlm.export.probe import play as played
 
@@ -46,7 +46,7 @@ def numpys(model, ulps=0, dtype=np.float32, carries=True):
             x = after[-1][0][None]
         return x[0] @ weights["projection"] + weights["bias"], after
 
-    return lambda path, script: Played("NumPy", *played(step, zeros, **script._asdict()))
+    return lambda path, script: Played("NumPy", *played(step, zeros, *script[:3]))
 
 
 # ---- rounding
@@ -179,6 +179,45 @@ def test_every_format_is_refused_for_a_fault_and_kept_without(name, fault, lstm,
         pytest.skip(str(check))
     assert check.holds, str(check)
     assert not compared(exact, written.PLAYS[0], wrong, SCRIPT).holds
+
+
+@pytest.fixture(scope="module")
+def saved(lstm, tmp_path_factory):
+    """A SavedModel that was played, with its texts, and what is known of its model."""
+    out = tmp_path_factory.mktemp("saved") / "out"
+    savedmodel.write(lstm, out)
+    text = "the quick brown fox. été, ночь, 世界 🙂\n"
+    script = Script(lstm.tokenizer.encode(text).tolist(), 30, [0], text)
+    return savedmodel.play(out, script), Reference(lstm, np.float32), script
+
+
+@pytest.mark.parametrize(
+    ("fault", "refused"),
+    [
+        (lambda texts: {}, False),
+        (lambda texts: {"nats": texts.nats * (1 + 1e-6)}, False),
+        (lambda texts: {"nats": texts.nats + 0.1}, True),
+        (lambda texts: {"symbols": texts.symbols + 1}, True),
+        (lambda texts: {"ids": texts.ids[1:] + texts.ids[:1]}, True),
+        (lambda texts: {"text": texts.text[1:]}, True),
+        (lambda texts: {"log_probabilities": [p - 0.01 for p in texts.log_probabilities]}, True),
+    ],
+)
+def test_a_savedmodels_texts_are_those_of_the_model_or_refused(fault, refused, saved):
+    played, exact, script = saved
+    faulty = played._replace(texts=played.texts._replace(**fault(played.texts)))
+    check = compared(exact, lambda *_: faulty, None, script)
+    assert check.noise < BOUND
+    assert check.holds != refused, str(check)
+
+
+def test_a_prefill_that_computes_something_else_is_refused(saved):
+    """Its logits are the second way; the first is by `step`."""
+    played, exact, script = saved
+    ways = played.logits.copy()
+    assert (ways[0] != ways[1]).any(-1).sum() <= 1  # after the last symbol alone, for all were read at once
+    ways[1, -1, 3] += 0.01
+    assert not compared(exact, lambda *_: played._replace(logits=ways), None, script).holds
 
 
 # ---- the judgement alone

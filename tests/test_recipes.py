@@ -25,7 +25,8 @@ from charlm.serve.completions import Completion
 from charlm.serve.foreign import FOREIGN
 from charlm.serve.predictions import Instance
 from charlm.settings import one_of
-from charlm.tokenizers import TOKENIZERS, UNKNOWN_BYTES, Tokenizer
+from charlm.tokenizer import UNKNOWN_BYTES, Tokenizer
+from charlm.tokenizers import TOKENIZERS
 
 WORDS = "the cat sat on the mat , and the dog sat on the log .\n" * 60
 

@@ -168,18 +168,30 @@ class TestForward:
             )
 
         layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell](E, H).double()
-        biases = bias if cell == "gru" else (bias, np.zeros_like(bias))
+        biases = tuple(bias) if cell == "gru" else (bias, np.zeros_like(bias))
+        names = [f"{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         with torch.no_grad():
-            for name, value in zip(
-                ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), (kernel, recurrent_kernel, *biases), strict=True
-            ):
-                getattr(layer, f"{name}_l0").copy_(rows(value))
-            state = [torch.tensor(s.numpy().T.copy())[None] for s in stack.state[0]]
-            theirs, _ = layer(
-                torch.tensor(np.swapaxes(stack.x, 1, 2).copy()), tuple(state) if len(state) == 2 else state[0]
-            )
+            for name, value in zip(names, (kernel, recurrent_kernel, *biases), strict=True):
+                getattr(layer, name).copy_(rows(value))
+        x = torch.tensor(np.swapaxes(stack.x, 1, 2).copy(), requires_grad=True)
+        state = [torch.tensor(s.numpy().T.copy()[None], requires_grad=True) for s in stack.state[0]]
+        theirs, final = layer(x, tuple(state) if len(state) == 2 else state[0])
         hidden, _ = ours(stack.cell, stack.x, stack.weights[0], stack.state[0])
-        assert errors("PyTorch forward", cell, 1, relative([np.swapaxes(hidden, 1, 2)], [theirs.numpy()])) < 1e-12
+        error = relative([np.swapaxes(hidden, 1, 2)], [theirs.detach().numpy()])
+        assert errors("PyTorch forward", cell, 1, error) < 1e-12
+
+        loss = (theirs * torch.tensor(np.swapaxes(stack.read_hidden, 1, 2).copy())).sum()
+        for s, read in zip(final if isinstance(final, tuple) else (final,), stack.read_final[0], strict=True):
+            loss = loss + (s[0] * torch.tensor(read.numpy().T.copy())).sum()
+        loss.backward()
+        dx, dw, du, db, *d_state = gradients(stack, ours)
+        found = [rows(d).numpy() for d in (dw, du, *(db if cell == "gru" else [db, db]))]
+        expected = [getattr(layer, name).grad.numpy() for name in names]
+        assert errors("PyTorch backward, weights", cell, 1, relative(found, expected)) < 1e-12
+        turned = [np.swapaxes(dx, 1, 2), *(d.T[None] for d in d_state)]
+        assert (
+            errors("PyTorch backward, state", cell, 1, relative(turned, [p.grad.numpy() for p in (x, *state)])) < 1e-12
+        )
 
     def test_two_windows_are_one_double_window(self, cell):
         stack = Stack(cell, 1, 2 * LONG)

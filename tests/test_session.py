@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from tqdm import tqdm
 
 from charlm.cli import cli
-from charlm.config import PRESETS
 from charlm.errors import CharlmError, UsageError
 from charlm.machine import Machine
+from charlm.presets import PRESETS
 from charlm.session import Request, open_session
 
 TEXT = "It was the best of times, it was the worst of times. " * 2000

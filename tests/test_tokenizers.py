@@ -22,15 +22,8 @@ from charlm.corpora import write_corpus
 from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
 from charlm.idcache import cache_folder, cached_records
-from charlm.tokenizers import (
-    TOKENIZERS,
-    ByteTokenizer,
-    CharTokenizer,
-    SentencePieceTokenizer,
-    StreamDecoder,
-    Tokenizer,
-    load_tokenizer,
-)
+from charlm.tokenizer import StreamDecoder, Tokenizer
+from charlm.tokenizers import TOKENIZERS, ByteTokenizer, CharTokenizer, SentencePieceTokenizer, load_tokenizer
 
 SAMPLE = (
     "It was a dark and stormy night;\tthe rain fell in torrents,\r\n\r\n  except at occasional intervals.\n"

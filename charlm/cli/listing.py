@@ -23,7 +23,7 @@ GAP = 2
 
 
 def described(run: Run) -> dict[str, Any]:
-    """What a list of runs says of one; the last checkpoint is verified, and `state` says so where it is not whole."""
+    """The facts of a run for a list; its last checkpoint is verified, and `state` says where it is not whole."""
     about: dict[str, Any] = {"name": run.name, "path": str(run.path), "state": "untrained", "when": None}
     about["bytes"] = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     try:

@@ -11,8 +11,9 @@ import click
 
 from charlm.cli import STARTED, completion
 from charlm.cli.options import DEFAULT_MODELS, TOML, TRAINING, Choice, models_option, settings
-from charlm.config import LENGTHS, PRESETS, Config, Tables, TrainConfig, overlay, read_toml
+from charlm.config import LENGTHS, Config, Tables, TrainConfig, overlay, read_toml
 from charlm.errors import Interrupted
+from charlm.presets import PRESETS
 
 PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for n, p in PRESETS.items())
 

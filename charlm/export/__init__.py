@@ -82,7 +82,7 @@ def format_of(name: str) -> ModuleType:
 
 
 def check_engine(name: str) -> None:
-    """Whether what a format writes can be checked here.
+    """Checks that what a format writes can be checked here.
 
     Raises:
         UsageError: its engine is not installed.
@@ -106,7 +106,7 @@ def format_for(destination: Path) -> str:
 
 
 def check_model(config: Config, name: str) -> None:
-    """Whether a format has a path for a model.
+    """Checks that a format has a path for a model.
 
     Raises:
         UsageError: it has none for the cell or the tokenizer; the message names the formats that have.
@@ -118,13 +118,13 @@ def check_model(config: Config, name: str) -> None:
 
 
 def readme(destination: Path, name: str) -> Path:
-    """Where an export's README is: in its directory, or beside its file."""
+    """The path of an export's README: in its directory, or beside its file."""
     is_file = FORMATS[name].suffix
     return destination.with_name(destination.name + ".md") if is_file else destination / "README.md"
 
 
 def check_destination(destination: Path, name: str, force: bool) -> None:
-    """Whether an export may be written there.
+    """Checks that an export may be written there.
 
     Raises:
         UsageError: it exists, and is not to be replaced or no export; it has no parent; its name ends otherwise.

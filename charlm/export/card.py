@@ -12,7 +12,7 @@ from charlm import __version__
 from charlm.api import LanguageModel
 from charlm.export.parity import Parity
 from charlm.files import EXPORT_TITLE
-from charlm.tokenizers import CharTokenizer
+from charlm.tokenizers.char import CharTokenizer
 
 
 def printed(example: Callable[[], npt.NDArray[np.float32]]) -> str:

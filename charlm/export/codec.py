@@ -11,7 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from charlm.cell import Tensor
-from charlm.tokenizers import CharTokenizer, SentencePieceTokenizer, Tokenizer
+from charlm.tokenizer import Tokenizer
+from charlm.tokenizers.char import CharTokenizer
+from charlm.tokenizers.sentencepiece import SentencePieceTokenizer
 
 NEWLINE, MARK = ord("\n"), ord("▁")  # a line's end, and what sentencepiece cannot take
 POINT_BITS = 21  # of a Unicode code point

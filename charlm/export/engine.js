@@ -10,12 +10,12 @@ const engine = (() => {
   const escaped = bytes => "bytes:" + bytes.map(byte => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
   const tokens = record.symbols.map(symbol => typeof symbol === "string" ? symbol : escaped(symbol));
 
-  async function* write({ prompt, max_tokens, temperature, top_p, seed, logprobs }, signal) {
+  async function* write({ prompt, max_tokens, logprobs, stop, ...settings }, signal) {
     let written = [], until = performance.now() + SLICE;
-    for (const symbol of model.write(prompt, max_tokens, { temperature, topP: top_p, seed }, logprobs)) {
+    for (const symbol of model.write(prompt, max_tokens, settings, logprobs, stop)) {
       if (symbol) {
         const likeliest = symbol.likeliest.map(([id, p]) => [tokens[id], p]);
-        written.push({ token: tokens[symbol.id], nats: symbol.nats, likeliest });
+        written.push({ token: symbol.text ?? tokens[symbol.id], nats: symbol.nats, likeliest });
       }
       if (performance.now() < until) continue;
       yield written;

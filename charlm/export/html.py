@@ -16,7 +16,8 @@ from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
 from charlm.page import element, page, source
-from charlm.tokenizers import SentencePieceTokenizer
+from charlm.sampling import RECENT
+from charlm.tokenizers.sentencepiece import SentencePieceTokenizer
 
 if TYPE_CHECKING:
     from py_mini_racer import MiniRacer
@@ -50,6 +51,7 @@ def write(language_model: LanguageModel, path: Path) -> None:
         "layers": model.layers,
         "vocabulary": tokenizer.vocabulary,
         "blocked": tokenizer.blocked.tolist(),
+        "recent": RECENT,
         "start": prompt_ids(tokenizer, "")[0],
         "tokenizer": tokenizer.name,
         "symbols": [_symbol(content) for content in tokenizer.id_bytes],
@@ -102,7 +104,7 @@ def play(path: Path, script: Script) -> Played:
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
-    """How to use it."""
+    """The part of the README on its use."""
     return """Open the file in a browser: type a prompt, choose temperature and seed, and watch it write. The shade
 behind each character says how little the model expected it; point at one, tap it, or go there with the arrow keys, to
 see what else it might have been. The same seed and settings give the same text.

@@ -88,11 +88,11 @@ def play(path: Path, script: Script) -> Played:
         return logits[:, 0].numpy(), state
 
     zeros = [tf.zeros((1, spec.shape[-1])) for spec in model.inputs[1:]]
-    return Played(f"Keras {keras.version()}", *played(step, zeros, **script._asdict()))
+    return Played(f"Keras {keras.version()}", *played(step, zeros, *script[:3]))
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
-    """What goes in and out, and an example."""
+    """The part of the README on inputs and outputs, with an example."""
     model = language_model.config.model
     states = [f"{kind}_{n}" for n in range(model.layers) for kind in language_model.model.cell.states]
     shown = np.round(

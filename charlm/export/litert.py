@@ -44,11 +44,11 @@ def play(path: Path, script: Script) -> Played:
 
     zeros = np.zeros(runner.get_input_details()["state"]["shape"], np.float32)
     with standard_error_closed():  # it tells which kernels it takes
-        return Played("LiteRT", *played(step, zeros, **script._asdict()))
+        return Played("LiteRT", *played(step, zeros, *script[:3]))
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
-    """What goes in and out, and an example."""
+    """The part of the README on inputs and outputs, with an example."""
     model, states = language_model.config.model, language_model.model.cell.states
     shape = [1, model.layers, len(states), model.units]
 

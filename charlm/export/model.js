@@ -105,14 +105,20 @@ function languageModel(record, packed) {
     return least;
   }
 
-  // Gumbel-max: the likeliest symbol after noise; the likeliest itself at temperature 0.
-  function draw(logits, { temperature, topP = 1, seed = 0 }, position = 0) {
-    const allowed = logits.map((z, id) => blocked.has(id) ? -Infinity : z / (temperature || 1));
+  // Gumbel-max: the likeliest symbol after noise; the likeliest itself at temperature 0. `recent` are the last ids.
+  function draw(logits, settings, position = 0, recent = []) {
+    const { temperature = 1, top_k = 0, top_p = 1, min_p = 0, repetition_penalty = 1, seed = 0 } = settings;
+    let allowed = logits.map((z, id) => blocked.has(id) ? -Infinity : z);
+    if (repetition_penalty !== 1) for (const id of new Set(recent)) allowed[id] -= Math.log(repetition_penalty);
     if (!temperature) return allowed.indexOf(highest(allowed));
-    const least = topP < 1 ? nucleus(allowed, topP) : -Infinity;
+    allowed = allowed.map(z => z / temperature);
+    const keep = least => { allowed = allowed.map(z => z < least ? -Infinity : z); };
+    if (top_k && top_k < vocabulary) keep(allowed.slice().sort().at(-top_k));
+    if (top_p < 1) keep(nucleus(allowed, top_p));
+    if (min_p) keep(highest(allowed) + Math.log(min_p));
     let best = -1, most = -Infinity;
     for (let id = 0; id < vocabulary; id++) {
-      if (blocked.has(id) || allowed[id] < least) continue;
+      if (allowed[id] === -Infinity) continue;
       const uniform = ((threefry(seed, 0, position, id) >>> 9) + 0.5) * 2 ** -23;
       const value = allowed[id] - Math.log(-Math.log(uniform));
       if (value > most) { most = value; best = id; }
@@ -193,16 +199,47 @@ function languageModel(record, packed) {
 
   // Yields null for every symbol of the prompt, then each symbol that it draws: its id, what it cost in nats, and the
   // likeliest ones in its place with their log probabilities.
-  function* write(prompt, length, settings, alternatives) {
-    const state = initialState();
+  function* drawn(prompt, length, settings, alternatives) {
+    const state = initialState(), recent = [];
     let logits;
-    for (const id of prompt ? encode(prompt) : [record.start]) { logits = step(id, state); yield null; }
+    const read = id => { logits = step(id, state); recent.push(id); if (recent.length > record.recent) recent.shift(); };
+    for (const id of prompt ? encode(prompt) : [record.start]) { read(id); yield null; }
     for (let position = 0; position < length; position++) {
-      const id = draw(logits, settings, position), told = logProbabilities(logits);
+      const id = draw(logits, settings, position, recent), told = logProbabilities(logits);
       yield { id, nats: -told[id], likeliest: largest(told, alternatives).map(other => [other, told[other]]) };
-      logits = step(id, state);
+      read(id);
     }
   }
+
+  const bytesOf = id => typeof symbols[id] === "string" ? utf8(symbols[id]) : symbols[id];
+
+  // The symbols before a text, as they come; what may become the text is held back. Where it begins inside of a symbol,
+  // that has the `text` before it.
+  function* before(stop, all) {
+    const wanted = utf8(stop), held = [], bytes = [];
+    for (const symbol of all) {
+      if (!symbol) { yield null; continue; }
+      held.push(symbol);
+      bytes.push(...bytesOf(symbol.id));
+      let place = bytes.findIndex((_, n) => bytes.slice(n, n + wanted.length).every((byte, k) => byte === wanted[k]));
+      if (place < 0) place = bytes.length;
+      for (let size; held.length && (size = bytesOf(held[0].id).length) <= place; place -= size) {
+        bytes.splice(0, size);
+        yield held.shift();
+      }
+      if (bytes.length - place < wanted.length) continue;
+      let text = "";
+      for (const character of symbols[held[0].id]) if (utf8(text + character).length <= place) text += character;
+      if (text) yield { ...held[0], text };
+      return;
+    }
+    yield* held;
+  }
+
+  const write = (prompt, length, settings, alternatives, stop = "") => {
+    const all = drawn(prompt, length, settings, alternatives);
+    return stop ? before(stop, all) : all;
+  };
 
   return { initialState, step, draw, encode, write };
 }

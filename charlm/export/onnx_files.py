@@ -122,13 +122,13 @@ def play(path: Path, script: Script) -> Played:
         logits, state = sessions["step"].run(None, {"ids": ids.astype(np.int64), "state": state})
         return logits, state
 
-    stepped, greedy = played(step, state, **script._asdict())
+    stepped, greedy = played(step, state, *script[:3])
     whole, _ = sessions["window"].run(None, {"ids": np.array([script.ids]), "state": state})
     return Played(f"ONNX Runtime {onnxruntime.__version__}", np.stack([stepped, whole[0]]), greedy)
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
-    """What goes in and out, and an example."""
+    """The part of the README on inputs and outputs, with an example."""
     model, states = language_model.config.model, language_model.model.cell.states
     shape = [1, model.layers, len(states), model.units]
 

@@ -1,4 +1,4 @@
-"""Whether an export computes what the model computes: the gate of every export.
+"""The gate of every export: it must compute what the model computes.
 
 No two engines round alike, and a recurrence may make much of a rounding, so that no fixed bound parts a fault from the
 processor's own way. An export is held against the model in float64, and what it may differ by is what float32 itself
@@ -35,49 +35,67 @@ Array = npt.NDArray[Any]
 
 
 class Script(NamedTuple):
-    """What is played through a model."""
+    """The symbols and the text that are played through a model."""
 
     ids: list[int]
     length: int  # of the greedy continuation
     blocked: list[int]
+    text: str = ""  # whose ids they are
+
+
+class Texts(NamedTuple):
+    """The answers of an export that takes texts to the text of a script."""
+
+    nats: float  # of all symbols but the first
+    symbols: int  # so many
+    ids: list[int]  # of the greedy continuation
+    text: str  # that they stand for
+    log_probabilities: list[float]  # of each
 
 
 class Played(NamedTuple):
-    """What an export made of a script."""
+    """The answers of an export to a script."""
 
     engine: str
     logits: npt.NDArray[np.float32]  # [ids, V]; of an export that has several ways to them, [ways, ids, V]
     greedy: list[int]
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an export is from its model.
+    """The distance of an export from its model.
 
     Attributes:
         engine: what ran the export; why nothing did, if it was not checked.
         difference: the largest one between logits, relative to the largest logit; None if it was not checked.
         noise: the largest one in terms of what float32's rounding does to the model by then.
         greedy: whether every symbol that it wrote is the likeliest one, or as likely up to that rounding.
+        symbols: that it read.
+        texts: whether its texts are encoded, scored, written and decoded as the model does; None if it has none.
     """
 
     engine: str
     difference: float | None = None
     noise: float | None = None
     greedy: bool = False
+    symbols: int = 0
+    texts: bool | None = None
 
     @property
     def holds(self) -> bool:
         """False if it was checked and failed."""
-        return self.noise is None or (self.noise <= BOUND and self.greedy)
+        return self.noise is None or (self.noise <= BOUND and self.greedy and self.texts is not False)
 
     def __str__(self) -> str:
         if self.noise is None:
             return f"not checked: {self.engine}"
-        text = "all" if self.greedy else "not all"
+        likeliest = "all" if self.greedy else "not all"
+        texts = {True: ", texts as the model has them", False: ", texts not as the model has them", None: ""}
         return (
-            f"{self.engine}: logits of {SYMBOLS} symbols within {self.difference:.1e} of the largest, {self.noise:.1f} "
-            f"times float32's own rounding (bound {BOUND:.0f}), {GREEDY} greedy symbols {text} the likeliest"
+            f"{self.engine}: logits of {self.symbols} symbols within {self.difference:.1e} of the largest, "
+            f"{self.noise:.1f} times float32's own rounding (bound {BOUND:.0f}), {GREEDY} greedy symbols {likeliest} "
+            f"the likeliest{texts[self.texts]}"
         )
 
 
@@ -87,7 +105,8 @@ def script_of(language_model: LanguageModel) -> Script:
     generator = Generator(language_model.model, config, tokenizer.blocked)
     allowed = np.setdiff1d(np.arange(tokenizer.vocabulary), tokenizer.blocked)
     drawn = [ids[:, 0] for ids, _ in generator.stream(allowed[:1].tolist(), SYMBOLS, [1])]
-    return Script(np.concatenate(drawn).tolist(), GREEDY, tokenizer.blocked.tolist())
+    text = tokenizer.decode_bytes(np.concatenate(drawn)).decode("utf-8", "ignore") or "\n"
+    return Script(tokenizer.encode(text).tolist(), GREEDY, tokenizer.blocked.tolist(), text)
 
 
 class Reference:
@@ -95,6 +114,7 @@ class Reference:
 
     def __init__(self, language_model: LanguageModel, weights: npt.DTypeLike) -> None:
         """`weights` is the type that the export has them in: they are rounded so."""
+        self.tokenizer = language_model.tokenizer
         self._known: dict[tuple[int, ...], tuple[Array, Array]] = {}
         self._models = []
         for dtype in "float64", "float32":
@@ -138,7 +158,7 @@ def _logits(model: CharLM, ids: list[int], runs: int) -> Array:
 
 @whole_float32()
 def compared(reference: Reference, play: Callable[[Path, Script], Played], path: Path, script: Script) -> Parity:
-    """What an export plays in an engine against what the model does."""
+    """The distance of what an export plays in an engine from what the model does."""
     try:
         exported = play(path, script)
     except ModuleNotFoundError as error:
@@ -146,13 +166,37 @@ def compared(reference: Reference, play: Callable[[Path, Script], Played], path:
     exact, rounding = reference.after(script.ids + exported.greedy)
     read = len(script.ids)
     apart = np.abs(exported.logits - exact[:read]).max(-1)  # [ids] or [ways, ids]
-    allowed = exact.copy()
-    allowed[:, script.blocked] = -np.inf
-    written = allowed[read - 1 : -1]
-    margins = written.max(-1) - written[np.arange(script.length), exported.greedy]
     return Parity(
         exported.engine,
         float(apart.max() / np.abs(exact[:read]).max()),
         float((apart / rounding[:read]).max()),
-        bool((margins <= 2 * BOUND * rounding[read - 1 : -1]).all()),
+        _likeliest(exact, rounding, script, exported.greedy),
+        read,
+        None if exported.texts is None else _are_the_models(exported.texts, reference, script),
+    )
+
+
+def _likeliest(exact: Array, rounding: Array, script: Script, greedy: list[int]) -> bool:
+    """True if every symbol of a continuation is the likeliest one, up to what float32 may miss."""
+    allowed = exact.copy()
+    allowed[:, script.blocked] = -np.inf
+    written, missed = (array[len(script.ids) - 1 : -1] for array in (allowed, rounding))
+    margins = written.max(-1) - written[np.arange(script.length), greedy]
+    return bool((margins <= 2 * BOUND * missed).all())
+
+
+def _are_the_models(texts: Texts, reference: Reference, script: Script) -> bool:
+    """True if texts are scored, continued and decoded as by the model, up to what float32 may miss."""
+    read, ids = len(script.ids), script.ids + texts.ids
+    exact, rounding = reference.after(ids)
+    missed = 2 * BOUND * rounding[:-1]
+    costs = np.log(np.exp(exact - exact.max(-1, keepdims=True)).sum(-1)) + exact.max(-1)
+    costs = costs[:-1] - exact[np.arange(len(ids) - 1), ids[1:]]
+    apart = np.abs(costs[read - 1 :] + texts.log_probabilities)
+    return (
+        texts.symbols == read - 1
+        and bool(abs(costs[: read - 1].sum() - texts.nats) <= missed[: read - 1].sum())
+        and _likeliest(exact, rounding, script, texts.ids)
+        and bool((apart <= missed[read - 1 :]).all())
+        and texts.text == reference.tokenizer.decode_bytes(texts.ids).decode("utf-8", "replace")
     )

@@ -23,7 +23,7 @@ from charlm.decoder import Decoder, decoder_of
 from charlm.decoding import Decoded, DecodeState, decode, prefill
 from charlm.export import probe
 from charlm.export.codec import codec_of
-from charlm.export.parity import Played, Script
+from charlm.export.parity import Played, Script, Texts
 from charlm.generation import prompt_ids
 from charlm.model import ModelState
 from charlm.runtime import portable
@@ -85,7 +85,7 @@ class Network(tf.Module):
 
 
 class Served(Network):
-    """What a SavedModel of a language model holds: the network, and texts by it."""
+    """The content of a SavedModel: the network, and texts by it."""
 
     def __init__(self, language_model: LanguageModel, assets: Path) -> None:
         super().__init__(language_model)
@@ -112,7 +112,7 @@ class Served(Network):
         return {"serving_default": generate, "generate": generate, "score": score, **found}
 
     def score(self, text: Tensor) -> dict[str, Tensor]:
-        """What every text costs, from zero state; its first symbol, which nothing comes before, is not counted."""
+        """The nats of every text, from zero state, without those of its first symbol, which nothing comes before."""
         encoded = self.codec.encode(text)
         symbols = tf.cast(encoded.row_lengths(), tf.int32)
         ids = tf.transpose(encoded.to_tensor())  # [T, B]
@@ -127,7 +127,7 @@ class Served(Network):
         }
 
     def generate(self, prompt: Tensor, **sampling: Tensor) -> dict[str, Tensor]:
-        """What follows every prompt; an empty one is a line end.
+        """The continuation of every prompt; an empty prompt is a line end.
 
         Every row draws with its own seed at its own positions, so that the others do not change it.
         """
@@ -194,14 +194,16 @@ def play(path: Path, script: Script) -> Played:
     """Plays the script with plain TensorFlow, in a new process that cannot import charlm."""
     with tempfile.TemporaryDirectory() as folder:
         asked, played = Path(folder, "asked.json"), Path(folder, "played.npz")
-        asked.write_text(json.dumps(script._asdict()))
+        settings = {name: knob.neutral for name, knob in KNOBS.items()} | {"temperature": 0, "seed": 0}
+        asked.write_text(json.dumps({"script": script, "settings": settings | {"length": script.length}}))
         command = [sys.executable, "-I", str(Path(probe.__file__)), str(path.resolve()), str(asked), str(played)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode:
             last = done.stderr.strip().rpartition("\n")[2]
             raise RuntimeError(f"the process that plays it ended with {done.returncode}: {last}")
         with np.load(played) as arrays:
-            return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist())
+            texts = Texts(**json.loads(str(arrays["texts"])))
+            return Played("TensorFlow, without charlm", arrays["logits"], arrays["greedy"].tolist(), texts)
 
 
 def play_openvino(path: Path, script: Script) -> Played:
@@ -217,30 +219,26 @@ def play_openvino(path: Path, script: Script) -> Played:
         return found["logits"].copy(), found[1].copy()
 
     zeros = loaded.signatures["initial_state"](batch=tf.constant(1))["state"].numpy()
-    return Played(f"OpenVINO {openvino.__version__.split('-')[0]}", *probe.play(step, zeros, **script._asdict()))
+    return Played(f"OpenVINO {openvino.__version__.split('-')[0]}", *probe.play(step, zeros, *script[:3]))
 
 
 def usage(language_model: LanguageModel, path: Path, title: str) -> str:
-    """What goes in and out, and an example."""
+    """The part of the README on inputs and outputs, with an example."""
     loaded = tf.saved_model.load(str(path))
-    rows = []
-    for name in sorted(loaded.signatures):
-        signature = loaded.signatures[name]
-        takes, gives = signature.structured_input_signature[1], signature.structured_outputs
-        rows.append(f"| `{name}` | {_listed(takes)} | {_listed(gives)} |")
-    shown = {"length": 80, **{name: knob.neutral for name, knob in KNOBS.items()}, "temperature": 0.75, "seed": 1}
-    inputs: dict[str, Any] = {"prompt": np.array(["The "])}
-    inputs |= {name: np.array([shown[name]], dtype.as_numpy_dtype) for name, (dtype, _) in SAMPLING.items()}
+    rows = [
+        f"| `{name}` | {_listed(does.structured_input_signature[1])} | {_listed(does.structured_outputs)} |"
+        for name, does in sorted(loaded.signatures.items())
+    ]
+    inputs = _example()
     found = loaded.signatures["generate"](**{name: tf.constant(value) for name, value in inputs.items()})
     text = found["text"][0].numpy().decode()
     example = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in inputs.items())
     request = json.dumps({"instances": [{name: value[0].item() for name, value in inputs.items()}]})
     settings = "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in SAMPLING.items())
-    states = " and ".join(language_model.model.cell.states)
     return f"""## Signatures
 
-`serving_default` is `generate`. Every batch size is free; state is by layer, then {states}, and zeros at a text's
-beginning.
+`serving_default` is `generate`. Every batch size is free; state is by layer, then
+{" and ".join(language_model.model.cell.states)}, and zeros at a text's beginning.
 
 | signature | in | out |
 |---|---|---|
@@ -270,6 +268,13 @@ TensorFlow Serving answers the same over HTTP:
 curl -d '{request}' http://localhost:8501/v1/models/{title}:predict
 ```
 """
+
+
+def _example() -> dict[str, Any]:
+    """The inputs of `generate` for one prompt."""
+    shown = {"length": 80, **{name: knob.neutral for name, knob in KNOBS.items()}, "temperature": 0.75, "seed": 1}
+    settings = {name: np.array([shown[name]], dtype.as_numpy_dtype) for name, (dtype, _) in SAMPLING.items()}
+    return {"prompt": np.array(["The "]), **settings}
 
 
 def _listed(specs: dict[str, Any]) -> str:

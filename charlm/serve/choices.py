@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from charlm.serve.slot import Piece
-from charlm.tokenizers import StreamDecoder, Tokenizer
+from charlm.tokenizer import StreamDecoder, Tokenizer
 
 _Place: TypeAlias = tuple[str, float | None, dict[str, float] | None, int]  # token, log probability, likeliest, offset
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from charlm.decoding import Decoded
 from charlm.generation import TextRow
 from charlm.serve.batch import PIECE, RowState, Told
-from charlm.tokenizers import Tokenizer
+from charlm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,12 @@
+"""One cell of every kind: computed in blocks or by its own step, with one state or two."""
+
+from charlm.cell import GatedCell
+from charlm.cells import CELL_NAMES, cell_of
+
+
+def _kind(name):
+    cell = cell_of(name)
+    return isinstance(cell, GatedCell), len(cell.states)
+
+
+KINDS = sorted({_kind(name): name for name in reversed(CELL_NAMES)}.values())
