@@ -23,8 +23,12 @@ rounding: float32's own rounding is the largest error, up to the symbol in quest
 float32 that differ in the last bits of their states. An export may be {bound:.0f} times as far from float64 and every
 symbol that it writes has to be the likeliest one up to that, or nothing is written: processors and engines round each
 in their own way and stay below 3, while a wrong gate order, a lost bias or weights in half precision are some hundred
-times beyond it. SavedModels run in a process that cannot import charlm, and their `step` in OpenVINO too. The page in
-HTML has its weights in half precision, and is compared with the model whose weights are rounded so.
+times beyond it.
+
+SavedModels run in a process that cannot import charlm, and their `step` in OpenVINO too. Their `prefill` has to give
+the logits of `step`; `score` and `generate` take the text of the symbols, and have to give the model's nats, a
+likeliest continuation and its text. The page in HTML has its weights in half precision, and is compared with the model
+whose weights are rounded so.
 
 Python {python}, TensorFlow {tensorflow}, Keras {keras}.
 
