@@ -107,7 +107,8 @@ class GatedDecoder(NamedTuple):
         """The same in another layout, with rows of zeros below every matrix, to a multiple of so many."""
 
         def padded(weights: Tensor) -> Tensor:
-            return tf.pad(weights, [[0, -weights.shape[0] % multiple], [0, 0]])
+            missing = -weights.shape[0] % multiple
+            return tf.pad(weights, [[0, missing], [0, 0]]) if missing else weights
 
         kernels, recurrent_kernels = tuple(map(padded, self.kernels)), tuple(map(padded, self.recurrent_kernels))
         return self._replace(

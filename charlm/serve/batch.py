@@ -54,7 +54,7 @@ class Told(NamedTuple):
 
 
 class Batch:
-    """DecodeState of one size at a time, of float32 products."""
+    """Rows of one size at a time, with float32 products."""
 
     def __init__(self, language_model: LanguageModel) -> None:
         model, tokenizer = language_model.model, language_model.tokenizer
@@ -69,7 +69,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """DecodeState, taken or not."""
+        """The number of rows, taken or not."""
         return int(self._rows.logits.shape[0])
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class Batch:
 
     @property
     def readers(self) -> int:
-        """DecodeState that can be read at once."""
+        """The number of rows that can be read at once."""
         return self._reading[-1]
 
     def prepare(self) -> None:
