@@ -341,14 +341,14 @@ def test_sentencepiece_needs_something_to_learn_from(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(), min_size=1), TEXT)
-@example("00000000", "")
+@example("00000000", "")  # it has no pieces by itself
+@example("01" * 8, "")
 def test_sentencepiece_loses_nothing_whatever_it_learned_from(learned, text):
     try:
         tokenizer = SentencePieceTokenizer.train(lambda: iter([learned]), 1000)
     except DataError:
         never_learned = re.compile("[▁▅\ud800-\udfff\n\t\0\r\x1f ]*")  # its own marks, and what has an id in any case
-        repeated = re.compile(r"(.{1,8}?)\1{3,}.{0,7}", re.S)  # sentencepiece finds no pieces in it
-        assert never_learned.fullmatch(learned) or repeated.fullmatch(learned.strip())
+        assert never_learned.fullmatch(learned)
         return
     ids = tokenizer.encode(text + " ▁\n")
     assert tokenizer.decode(ids) == text + " ▁\n"

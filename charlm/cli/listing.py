@@ -56,6 +56,7 @@ def _bits_per_char(run: Run, progress: Mapping[str, Any], tokenizer: str) -> flo
 
 
 def row(about: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a run's columns, by their names."""
     made, corpus, when = about.get("model"), about.get("corpus", []), about["when"]
     text = f"{len(corpus)} files" if len(corpus) > 1 else "".join(corpus)
     score = about.get("bits_per_char")

@@ -70,6 +70,7 @@ def texts(score: Callable[..., Any], generate: Any, text: str, settings: dict[st
 
 
 def main() -> None:
+    """Plays a SavedModel, in a process that cannot import charlm."""
     sys.modules["charlm"] = None  # type: ignore[assignment]
     import tensorflow as tf
 

@@ -102,7 +102,7 @@ class SentencePieceTokenizer(Tokenizer):
 
         Raises:
             UsageError: a vocabulary that is too small for 256 bytes, newline, tab, the unknown and the characters.
-            DataError: a text of nothing but white space, or a short one that repeats itself.
+            DataError: a text of nothing but white space.
         """
         if vocabulary < 1:
             raise UsageError(f"{named('data.vocabulary')} {vocabulary}: must be positive; use 300 or more")
@@ -111,7 +111,11 @@ class SentencePieceTokenizer(Tokenizer):
             return cls(_learnt(_sentences(pieces(), share), vocabulary))
         except RuntimeError as error:
             needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-            if not needed:
+        if not needed:  # a short text that repeats itself has no pieces unless its characters are lines too
+            characters = sorted(set(chain.from_iterable(_sentences(pieces(), share))))
+            try:
+                return cls(_learnt(chain(_sentences(pieces(), share), characters), vocabulary))
+            except RuntimeError as error:
                 problem = f"sentencepiece finds nothing to learn in this text ({error})"
                 raise DataError(f"{problem}; use {named('data.tokenizer', 'char')}") from None
         least = min(int(needed[1]), cls.FEWEST_FOR_MANY_CHARACTERS)
