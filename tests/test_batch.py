@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from kinds import KINDS
+from kinds import PATHS
 from test_export import language_model
 
 from charlm.generation import LONGEST_CHUNK
@@ -14,7 +14,7 @@ from charlm.serve.batch import FIRST, PIECE, READERS, SCORERS, SIZES, Batch
 STEPS = 40
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=PATHS)
 def model(tmp_path_factory, request):
     return language_model(tmp_path_factory.mktemp("batch"), request.param, units=20)
 

@@ -19,26 +19,33 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-CHARLM = Path(sys.executable).with_name("charlm")
+CHARLM = [Path(sys.executable).with_name("charlm")]
+WARM = Path(__file__).with_name("warm.py")
 TEXT = "\n".join(topics[name] for name in sorted(topics))
 QUICK = ["--units", "24", "--lanes", "8", "--bptt", "24"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a corpus and a trained model in it."""
+    """A folder with a corpus and a trained model in it; commands that are typed there start warm."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "topics.txt").write_text(TEXT[:60_000], "utf-8")
     trained = charlm("train", "topics.txt", *QUICK, "--steps", "60", "--name", "trained", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == b""
-    return folder
+    with subprocess.Popen([sys.executable, WARM, "--listen", "warm"], cwd=folder) as warm:
+        while not (folder / "warm").exists():
+            assert warm.poll() is None
+            time.sleep(0.01)
+        yield folder
+        warm.kill()
 
 
 def start(*words, cwd, **options):
     environment = {**os.environ, "CHARLM_CACHE": str(cwd / "cache"), **options.pop("env", {})}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([CHARLM, *map(str, words)], cwd=cwd, env=environment, **pipes)
+    program = [sys.executable, WARM, "warm"] if (cwd / "warm").exists() else CHARLM
+    return subprocess.Popen([*program, *map(str, words)], cwd=cwd, env=environment, **pipes)
 
 
 def charlm(*words, cwd, stdin=b"", **options):
@@ -319,10 +326,10 @@ def test_env_says_what_would_be_used(folder):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for these processors")
-def test_onednn_is_on_unless_the_person_has_said_no(folder, monkeypatch):
+def test_onednn_is_on_unless_the_person_has_said_no(tmp_path, monkeypatch):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    assert json.loads(charlm("env", "--json", cwd=folder).stdout)["oneDNN"] == "on"
-    said = charlm("env", "--json", cwd=folder, env={"TF_ENABLE_ONEDNN_OPTS": "0"})
+    assert json.loads(charlm("env", "--json", cwd=tmp_path).stdout)["oneDNN"] == "on"
+    said = charlm("env", "--json", cwd=tmp_path, env={"TF_ENABLE_ONEDNN_OPTS": "0"})
     assert json.loads(said.stdout)["oneDNN"] == "off"
 
 
@@ -333,13 +340,14 @@ def test_corpus_writes_text(tmp_path):
 
 
 def test_a_damaged_model_is_refused_without_a_traceback(folder):
-    charlm("train", "topics.txt", *QUICK, "--steps", "2", "--name", "damaged", cwd=folder)
-    for weights in (folder / "models/damaged/checkpoints").glob("*/weights.safetensors"):
+    shutil.copytree(folder / "models/trained", folder / "broken/damaged")
+    for weights in (folder / "broken/damaged/checkpoints").glob("*/weights.safetensors"):
         data = bytearray(weights.read_bytes())
         data[len(data) // 2] ^= 1
         weights.write_bytes(data)
-    result = charlm("generate", "--model", "damaged", "--prompt", "a", cwd=folder)
+    words = ["generate", "--models", "broken", "--model", "damaged", "--prompt", "a"]
+    result = charlm(*words, cwd=folder)
     assert result.returncode == 5
     assert b"damaged" in result.stderr
     assert b"Traceback" not in result.stderr
-    assert b"Traceback" in charlm("--debug", "generate", "--model", "damaged", "--prompt", "a", cwd=folder).stderr
+    assert b"Traceback" in charlm("--debug", *words, cwd=folder).stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from kinds import KINDS
+from kinds import PATHS
 
 from charlm.api import load
 from charlm.cells import cell_of
@@ -65,7 +65,7 @@ def sampling(rows, **settings):
     return {name: np.broadcast_to(np.array(chosen[name], kind), rows) for name, kind in DTYPES.items()}
 
 
-@pytest.mark.parametrize(("name", "cell"), [(name, cell) for name in FORMATS for cell in FORMATS[name].cells or KINDS])
+@pytest.mark.parametrize(("name", "cell"), [(name, cell) for name in FORMATS for cell in FORMATS[name].cells or PATHS])
 def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
@@ -287,8 +287,7 @@ def test_a_format_whose_extra_is_missing_says_so(monkeypatch):
 # ---- the page
 
 
-@pytest.mark.parametrize("tokenizer", FORMATS["html"].tokenizers)
-@pytest.mark.parametrize("cell", FORMATS["html"].cells)
+@pytest.mark.parametrize(("cell", "tokenizer"), zip(FORMATS["html"].cells, FORMATS["html"].tokenizers, strict=True))
 def test_the_page_writes_what_the_rounded_model_does(cell, tokenizer, tmp_path):
     pytest.importorskip("py_mini_racer")
     model, html = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn"), format_of("html")

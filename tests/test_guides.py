@@ -38,6 +38,8 @@ def ground(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("CHARLM_CACHE", str(folder / "cache"))
         patch.setattr("charlm.export.html.PLAYS", ())  # a browser takes its time
+        patch.setattr("charlm.export.parity.SYMBOLS", 100)
+        patch.setattr("charlm.export.parity.GREEDY", 50)
         Path("corpus.txt").write_text(PROSE)
         Path("other.txt").write_text(PROSE.upper())
         Path("books").mkdir()
