@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 VOCABULARY = 65
 GENERATED = {"charlm": 4096, "torch": 256}  # symbols in one unit of work
@@ -25,7 +25,14 @@ GENERATED = {"charlm": 4096, "torch": 256}  # symbols in one unit of work
 Work: TypeAlias = tuple[Callable[[], object], int]  # what is timed, and how much it does
 
 
-def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int, window: int) -> Work:
+def charlm_documents(*sizes: Any) -> Work:
+    """Training with a document's beginning inside every window."""
+    return charlm_train(*sizes, documents=True)
+
+
+def charlm_train(
+    cell: str, precision: str, units: int, layers: int, lanes: int, window: int, documents: bool = False
+) -> Work:
     import numpy as np
 
     from charlm.config import ModelConfig, TrainConfig
@@ -40,7 +47,9 @@ def charlm_train(cell: str, precision: str, units: int, layers: int, lanes: int,
     model = build_model(config, precision=Machine.here().precision(precision))
     trainer = Trainer(model, TrainConfig(bptt=window, lanes=lanes), Machine.here().lane_groups(lanes, layers))
     x, y = (np.random.default_rng(n).integers(0, VOCABULARY, (window, lanes)).astype(np.int32) for n in range(2))
-    at = Window(x, y, np.ones((window, lanes), bool), np.zeros((window, lanes), bool))
+    resets = np.zeros((window, lanes), bool)
+    resets[window // 2, ::3] = documents
+    at = Window(x, y, np.ones((window, lanes), bool), resets)
     state = [model.initial_state(lanes)]
 
     def step() -> None:
@@ -192,7 +201,7 @@ def main() -> None:
     units, layers, *size = map(int, given)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     step, amount = globals()[f"{name}_{job}"](cell, precision, units, layers, *size)
-    for _ in range(3 if job == "train" else 1):
+    for _ in range(1 if job == "generate" else 3):
         step()
     print("warm", flush=True)
     for line in sys.stdin:

@@ -55,10 +55,13 @@ Symbols per second of 64 lanes and windows of 128; an update is forward, backwar
 in one run. Products in float32 are TF32 for both.
 
 {training}
+Without cuDNN, in float32: windows with a document's beginning inside, and cells that go by their own step.
+
+{without_cudnn}
 ## Generation
 
-Symbols per second of 1 and 64 samples, all together. charlm's loop goes operation by operation on a GPU: one
-text is written faster on a processor (`CUDA_VISIBLE_DEVICES=-1`; [performance.md](performance.md)).
+Symbols per second of 1 and 64 samples, all together. XLA compiles charlm's loop into one program for the GPU, which
+takes some seconds: a single text of 500 symbols is there as soon on a processor (`CUDA_VISIBLE_DEVICES=-1`).
 
 {generation}
 ## From training to serving
@@ -153,6 +156,14 @@ def training(corpus: str) -> list[dict[str, Any]]:
     return rows
 
 
+def without_cudnn(corpus: str) -> list[dict[str, Any]]:
+    sizes, rows = [512, 2, 64, 128], []
+    for cell, job in ("lstm", "documents"), ("gru", "documents"), ("ln-lstm", "train"), ("mingru", "train"):
+        rates = median_rates({"charlm": ("charlm", job, cell, "float32", *sizes)}, rounds=3, seconds=0.5)
+        rows.append({"cell": f"{job}, {cell}".removeprefix("train, "), "sizes": sizes, "rates": rates})
+    return rows
+
+
 def generation(corpus: str) -> list[dict[str, Any]]:
     rows = []
     for samples in (1, 64):
@@ -212,7 +223,7 @@ def served(corpus: str, cell: str) -> list[list[str]]:
         ]
 
 
-PARTS: dict[str, Callable[[str], Any]] = {f.__name__: f for f in (losses, training, generation, serving)}
+PARTS: dict[str, Callable[[str], Any]] = {f.__name__: f for f in (losses, training, without_cudnn, generation, serving)}
 
 
 def speeds(rows: list[dict[str, Any]]) -> str:
@@ -229,6 +240,7 @@ def write(data: Mapping[str, Any]) -> None:
     rendered = {
         "losses": loss_table,
         "training": speeds,
+        "without_cudnn": speeds,
         "generation": speeds,
         "serving": lambda rows: table(["", ""], rows),
     }

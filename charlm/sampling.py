@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from charlm.cell import Tensor
 from charlm.config import KNOBS, SampleConfig
-from charlm.runtime import compiled_by_xla
+from charlm.runtime import kernel_on_processor
 
 Setting: TypeAlias = Any  # a number, or a tensor [B]
 
@@ -45,7 +45,7 @@ def repetition_penalty(logits: Tensor, penalty: Setting, recent: Tensor) -> Tens
         seen = tf.reduce_any(tf.one_hot(recent, logits.shape[-1], True, False, dtype=tf.bool), -2)
         return tf.where(seen, rows - tf.math.log(penalty), rows)
 
-    if not compiled_by_xla():
+    if not kernel_on_processor():
         return penalised(logits, penalty, recent)
     changed = _in_rows(penalty[:, 0] != 1, lambda n: (penalised(logits[n], penalty[n], recent[n]),), (logits,))
     return tf.convert_to_tensor(changed[0])
@@ -94,10 +94,10 @@ def _heaviest(
     """Keeps the most probable symbols that weigh as much as is wanted; all in rows that do not ask [B].
 
     `weighed` gives the weights of rows [..., V], whole numbers whose sums do not depend on the order, and how much is
-    wanted [...]. Compiled by XLA, rows that do not ask cost nothing.
+    wanted [...]. In a processor's kernel, rows that do not ask cost nothing.
     """
     everything = tf.fill(tf.shape(logits)[:1], tf.constant(float("-inf"), logits.dtype))
-    if compiled_by_xla():
+    if kernel_on_processor():
         (least,) = _in_rows(asked, lambda n: (_found(logits[n], *weighed(logits[n], setting[n])),), (everything,))
     else:
         ordered = tf.math.top_k(logits, logits.shape[-1]).values

@@ -207,19 +207,42 @@ def test_tensorflow_takes_as_many_threads_as_a_quota_leaves_cores(monkeypatch, o
         assert threads == told
 
 
-def test_on_a_gpu_keras_layers_run_and_nothing_is_compiled_by_xla(on):
-    on(gpu=True)
-    assert build_model(ModelConfig(units=8, vocabulary=5)).engine == "keras"
-    squared = runtime.kernel(tf.square)
-    assert float(squared(tf.constant(3.0))) == 9
-    with pytest.raises(ValueError, match="jit_compile"):
-        squared.compiled.experimental_get_compiler_ir(tf.constant(3.0))
+@pytest.fixture
+def xla():
+    """Whether XLA compiles is found out anew, before the test and after it."""
+    runtime.xla_compiles.cache_clear()
+    yield
+    runtime.xla_compiles.cache_clear()
 
 
-def test_on_a_processor_a_kernel_is_one_xla_computation():
-    hlo = runtime.kernel(lambda a, b: tf.tanh(a) * b)
-    compiled = hlo.compiled.experimental_get_compiler_ir(tf.ones(64), tf.ones(64))(stage="optimized_hlo")
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_kernel_is_one_xla_computation(gpu, on, xla):
+    on(gpu=gpu)
+    assert build_model(ModelConfig(units=8, vocabulary=5)).engine == ("keras" if gpu else "recurrence")
+    seen = []
+    hlo = runtime.kernel(lambda a, b: seen.append(runtime.kernel_on_processor()) or tf.tanh(a) * b)
+    compiled = hlo.compiled().experimental_get_compiler_ir(tf.ones(64), tf.ones(64))(stage="optimized_hlo")
     assert "fusion" in compiled
+    assert set(seen) == {not gpu}
+
+
+def test_where_xla_cannot_compile_for_the_gpu_a_kernel_is_a_plain_graph(on, xla, monkeypatch, caplog):
+    on(gpu=True)
+    function = tf.function
+
+    def without_libdevice(made, jit_compile=False, **options):
+        def failing(*inputs):
+            raise tf.errors.InternalError(None, None, "libdevice not found at ./libdevice.10.bc\n[[node]]")
+
+        return failing if jit_compile else function(made, jit_compile=False, **options)
+
+    monkeypatch.setattr(tf, "function", without_libdevice)
+    squared = runtime.kernel(tf.square)
+    assert [float(squared(tf.constant(x))) for x in (3.0, 4.0)] == [9, 16]
+    (line,) = caplog.messages
+    assert line.startswith("XLA cannot compile for this GPU (libdevice not found at ./libdevice.10.bc): ")
+    with pytest.raises(ValueError, match="jit_compile"):
+        squared.compiled().experimental_get_compiler_ir(tf.constant(3.0))
 
 
 def test_a_portable_graph_has_no_kernel():

@@ -20,7 +20,7 @@ def run(address, words):
     """Sends a command with the three standard streams; ends as it ends."""
     with socket.socket(socket.AF_UNIX) as warm:
         warm.connect(address)
-        asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+        asked = json.dumps([words, str(Path.cwd()), dict(os.environ)]).encode()
         socket.send_fds(warm, [len(asked).to_bytes(8, "big")], [0, 1, 2])
         warm.sendall(asked)
         answers = warm.makefile()
