@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import secrets
@@ -178,8 +179,13 @@ class LanguageModel:
         data = self.config.data
         bounds, starts = split_bounds(corpus.chars, data.split)[split], document_starts(corpus, data)
         records = cached_records(corpus, bounds, self.tokenizer, starts=starts)
-        evaluator = Evaluator(self.model, Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers))
-        return score_ids(evaluator, records, self.tokenizer, split, asked.cold, scoring(max(0, len(records.ids) - 1)))
+        progress = scoring(max(0, len(records.ids) - 1))
+        return score_ids(self._evaluator, records, self.tokenizer, split, asked.cold, progress)
+
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        """Its graph is built for the first text, which takes a second."""
+        return Evaluator(self.model, Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers))
 
     def _training_text(self, reading: Announce) -> Corpus:
         """The text of training.

@@ -69,6 +69,13 @@ def test_one_path_or_many_as_texts_or_paths_are_the_same_corpus(folder, model):
     assert model.evaluate(one, cold=np.int64(16)).context == "cold:16"
 
 
+def test_a_second_text_is_scored_by_the_graph_of_the_first(folder, model):
+    model = charlm.load(model.checkpoint.path)
+    first, again = (model.evaluate(folder / name).symbols for name in ("a.txt", "b.txt"))
+    assert first == again == len(TEXT) - 1
+    assert model._evaluator._evaluate.experimental_get_tracing_count() == 1
+
+
 def test_a_list_of_files_or_a_missing_path_to_train(folder, model):
     missing = folder / "missing.txt"
     for paths in ([missing], [[str(missing)]], [[folder / "a.txt", missing]]):
