@@ -1,5 +1,6 @@
 """Exports, each in the engine it is for, against the model it came from."""
 
+import functools
 import json
 import math
 import random
@@ -31,6 +32,10 @@ TEXT = "the quick brown fox jumps over the lazy dog. été, ночь, 世界 �
 TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 320) for name, kind in TOKENIZERS.items()}
 NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["ai_edge_litert"], "html": ["py_mini_racer"]}
 DTYPES = {name: dtype.as_numpy_dtype for name, (dtype, _) in savedmodel.SAMPLING.items()}
+# A tokenizer and a cell do not meet in a SavedModel: one of each is enough.
+every_saved = pytest.mark.parametrize(
+    ("cell", "tokenizer"), list(zip(("lstm", "gru", "rnn"), FORMATS["savedmodel"].tokenizers, strict=True))
+)
 stock_cell = pytest.mark.parametrize("cell", FORMATS["keras"].cells)  # tests/test_cells.py has the others
 
 
@@ -59,6 +64,20 @@ def signatures(path):
     return call
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model of a cell and a tokenizer, and the folder of its SavedModel."""
+
+    @functools.cache
+    def written(cell="lstm", tokenizer="char"):
+        folder = tmp_path_factory.mktemp("saved")
+        model = language_model(folder, cell, tokenizer)
+        savedmodel.write(model, folder / "out")
+        return model, folder / "out"
+
+    return written
+
+
 def sampling(rows, **settings):
     neutral = {name: knob.neutral for name, knob in KNOBS.items()}
     chosen = {"length": 40, "seed": 7, **neutral, "temperature": 0.8} | settings
@@ -82,11 +101,10 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     assert "-out" not in card.read_text()
 
 
-@pytest.mark.parametrize(("cell", "tokenizer"), [("lstm", "char"), ("gru", "byte"), ("rnn", "sentencepiece")])
-def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
-    model = language_model(tmp_path, cell, tokenizer)
-    savedmodel.write(model, tmp_path / "out")
-    call = signatures(tmp_path / "out")
+@every_saved
+def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, saved):
+    model, path = saved(cell, tokenizer)
+    call = signatures(path)
     prompts = ["the quick", "", "é世 🙂", "x", "the dog. the dog."]
     settings = {"temperature": [0.8, 0.0, 1.3, 0.5, 1.0], "top_k": [0, 0, 5, 3, 0], "top_p": [1, 1, 0.9, 0.7, 0.5]}
     settings |= {"min_p": [0, 0.1, 0, 0, 0.2], "repetition_penalty": [1, 1, 3.0, 1, 2.0]}
@@ -103,9 +121,8 @@ def test_a_savedmodel_writes_the_texts_of_the_model(cell, tokenizer, tmp_path):
         assert (found["log_probabilities"][n, : own["length"]] < 0).all()
 
 
-def test_a_savedmodel_takes_no_prompts_and_no_wrong_settings(tmp_path):
-    savedmodel.write(language_model(tmp_path), tmp_path / "out")
-    call = signatures(tmp_path / "out")
+def test_a_savedmodel_takes_no_prompts_and_no_wrong_settings(saved):
+    call = signatures(saved()[1])
     found = call("generate", prompt=np.array([], object), **sampling(0))
     assert found["text"].shape == (0,)
     for settings in {"length": -1}, {"length": 2**31 - 1}:
@@ -121,12 +138,11 @@ def test_a_savedmodel_takes_no_prompts_and_no_wrong_settings(tmp_path):
     assert call("generate", prompt=np.array(["a"]), **sampling(1, top_p=1e-6))["text"] == greedy["text"]
 
 
-@pytest.mark.parametrize("tokenizer", FORMATS["savedmodel"].tokenizers)
-def test_a_savedmodel_scores_texts_as_the_model_does(tokenizer, tmp_path):
-    model = language_model(tmp_path, "gru", tokenizer)
-    savedmodel.write(model, tmp_path / "out")
+@every_saved
+def test_a_savedmodel_scores_texts_as_the_model_does(cell, tokenizer, saved):
+    model, path = saved(cell, tokenizer)
     texts = ["the quick brown", "", "x", "é世§ 🙂 the lazy dog"]
-    found = signatures(tmp_path / "out")("score", text=np.array(texts))
+    found = signatures(path)("score", text=np.array(texts))
     for n, text in enumerate(texts):
         ids = model.tokenizer.encode(text).astype(np.int32)
         nats = 0.0
@@ -138,11 +154,10 @@ def test_a_savedmodel_scores_texts_as_the_model_does(tokenizer, tmp_path):
         assert found["nats_per_symbol"][n] == pytest.approx(nats / max(1, len(ids) - 1), rel=1e-5)
 
 
-@stock_cell
-def test_a_savedmodels_state_goes_in_and_comes_out(cell, tmp_path):
-    model = language_model(tmp_path, cell)
-    savedmodel.write(model, tmp_path / "out")
-    call = signatures(tmp_path / "out")
+@every_saved
+def test_a_savedmodels_state_goes_in_and_comes_out(cell, tokenizer, saved):
+    model, path = saved(cell, tokenizer)
+    call = signatures(path)
     ids = np.random.default_rng(0).integers(1, model.tokenizer.vocabulary, (3, 9)).astype(np.int32)
     zeros = call("initial_state", batch=3)["state"]
     assert zeros.shape == (3, 2, len(cell_of(cell).states), 24)
@@ -157,15 +172,15 @@ def test_a_savedmodels_state_goes_in_and_comes_out(cell, tmp_path):
     np.testing.assert_allclose(whole["state"], np.stack([np.stack(layer, 1) for layer in state], 1), atol=1e-5)
 
 
-def test_a_savedmodel_holds_plain_operations_alone(tmp_path):
-    savedmodel.write(language_model(tmp_path), tmp_path / "out")
-    graph = tf.saved_model.load(str(tmp_path / "out")).signatures["generate"].graph.as_graph_def()
+def test_a_savedmodel_holds_plain_operations_alone(saved):
+    path = saved()[1]
+    graph = tf.saved_model.load(str(path)).signatures["generate"].graph.as_graph_def()
     functions = list(graph.library.function)
     operations = {node.op for f in functions for node in f.node_def}
     assert "MatMul" in operations
     assert not [op for op in operations if "udnn" in op or "Xla" in op]
     assert not [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
-    assert (tmp_path / "out/assets/tokenizer.json").read_bytes() == TOKENIZER["char"].content()
+    assert (path / "assets/tokenizer.json").read_bytes() == TOKENIZER["char"].content()
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "keras"])
@@ -287,7 +302,9 @@ def test_a_format_whose_extra_is_missing_says_so(monkeypatch):
 # ---- the page
 
 
-@pytest.mark.parametrize(("cell", "tokenizer"), zip(FORMATS["html"].cells, FORMATS["html"].tokenizers, strict=True))
+@pytest.mark.parametrize(
+    ("cell", "tokenizer"), list(zip(FORMATS["html"].cells, FORMATS["html"].tokenizers, strict=True))
+)
 def test_the_page_writes_what_the_rounded_model_does(cell, tokenizer, tmp_path):
     pytest.importorskip("py_mini_racer")
     model, html = language_model(tmp_path, cell, tokenizer, tie=cell == "rnn"), format_of("html")
