@@ -37,14 +37,16 @@ def folder(tmp_path_factory):
         while not (folder / "warm").exists():
             assert warm.poll() is None
             time.sleep(0.01)
-        yield folder
-        warm.kill()
+        try:
+            yield folder
+        finally:
+            warm.kill()
 
 
-def start(*words, cwd, **options):
+def start(*words, cwd, cold=False, **options):
     environment = {**os.environ, "CHARLM_CACHE": str(cwd / "cache"), **options.pop("env", {})}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    program = [sys.executable, WARM, "warm"] if (cwd / "warm").exists() else CHARLM
+    program = CHARLM if cold or not (cwd / "warm").exists() else [sys.executable, WARM, "warm"]
     return subprocess.Popen([*program, *map(str, words)], cwd=cwd, env=environment, **pipes)
 
 
@@ -130,7 +132,7 @@ class TestGenerate:
         assert other.stdout != first.stdout
 
     def test_needs_no_other_option_than_a_prompt(self, folder):
-        result = charlm("generate", "--prompt", "class ", cwd=folder)
+        result = charlm("generate", "--prompt", "class ", cwd=folder, cold=True)
         assert result.returncode == 0
         assert result.stdout.decode().startswith("class ")
 
@@ -242,7 +244,7 @@ class TestTrain:
         assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}) == 1
 
     def test_an_interrupt_before_the_first_update_says_how_to_go_on(self, folder):
-        process = start("train", "topics.txt", *QUICK, "--name", "early", cwd=folder)
+        process = start("train", "topics.txt", *QUICK, "--name", "early", cwd=folder, cold=True)
         while not (folder / "models/early/config.json").exists():
             time.sleep(0.01)
         time.sleep(0.3)  # TensorFlow is being imported

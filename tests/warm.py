@@ -31,17 +31,22 @@ def run(address, words):
 
 
 def listen(address):
-    """Forks for every command a process that waits for it, and that forks the command itself."""
+    """Forks for every command a process that waits for it, and that forks the command itself; ends with its parent."""
     from charlm.machine import import_tensorflow
 
     import_tensorflow()
+    parent = os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{address}.new")
         listening.listen()
+        listening.settimeout(1)
         Path(f"{address}.new").rename(address)
-        while True:
-            caller = listening.accept()[0]
+        while os.getppid() == parent:
+            try:
+                caller = listening.accept()[0]
+            except TimeoutError:
+                continue
             if os.fork() == 0:
                 listening.close()
                 answer(caller)
