@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         html.write(model, Path(folder, "page.html"))
         browser = launched(driver)
-        page = browser.new_page(viewport={"width": 800, "height": 720}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 800, "height": 820}, color_scheme="light")
         page.goto(Path(folder, "page.html").as_uri())
         page.locator("#openings button").first.click(timeout=60_000)
         page.wait_for_function("document.getElementById('said').textContent.endsWith('written.')", timeout=60_000)
