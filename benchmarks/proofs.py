@@ -21,9 +21,9 @@ writes this page. Speed and scores are in [performance.md](performance.md).
 ## The gradient
 
 The hand-derived backward pass against central finite differences in float64, against TensorFlow's own differentiation
-of the loop written out, with the gradient cut at the window's first symbol, and with respect to the state at every
-step; the forward pass against NumPy, Keras' layer and PyTorch's layer with the same weights, and PyTorch's gradients. `make test` ends with
-this table; here are the largest relative errors of one run:
+of the loop written out, with the gradient cut at the window's first symbol, with respect to the state at every step,
+and against PyTorch's gradients; the forward pass against NumPy, Keras' layer and PyTorch's layer with the same weights.
+`make test` ends with this table; here are the largest relative errors of one run:
 
 ```
 {gradient}
