@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import secrets
@@ -69,6 +68,8 @@ class LanguageModel:
         checkpoint.check_shapes(self.config.model)
         self.model: CharLM = build_model(self.config.model, seed=None)
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
+        groups = Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers)
+        self._evaluator = Evaluator(self.model, groups)  # keeps its graph, which takes a second to build
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads it anew."""
@@ -181,11 +182,6 @@ class LanguageModel:
         records = cached_records(corpus, bounds, self.tokenizer, starts=starts)
         progress = scoring(max(0, len(records.ids) - 1))
         return score_ids(self._evaluator, records, self.tokenizer, split, asked.cold, progress)
-
-    @functools.cached_property
-    def _evaluator(self) -> Evaluator:
-        """Its graph is built for the first text, which takes a second."""
-        return Evaluator(self.model, Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers))
 
     def _training_text(self, reading: Announce) -> Corpus:
         """The text of training.
