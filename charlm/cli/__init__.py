@@ -42,6 +42,7 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command's module, and names the environment variables of its options."""
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
@@ -55,6 +56,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that the words begin with; `help COMMAND` is its --help."""
         if args[0] == "help":
             args = [*args[1:], "--help"]
         if args[0] == "--help":

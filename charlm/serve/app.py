@@ -77,6 +77,8 @@ def build(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        """Starts the engine with the application and closes it in the end."""
+
         async def announced() -> None:
             await service.loaded()
             announce(service.status)
@@ -129,6 +131,7 @@ def _errors(app: FastAPI, prefix: str, name: str) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
+        """Answers a refused request with a sentence that says what to do."""
         path, message, code = request.url.path, str(error.detail), getattr(error, "code", None)
         if error.status_code == 404 and message == "Not Found":
             message, code = nowhere(path, prefix, name, known), "unknown_url"
