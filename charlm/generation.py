@@ -16,7 +16,7 @@ import tensorflow as tf
 from charlm.config import SampleConfig
 from charlm.decoder import decoder_of
 from charlm.decoding import DecodeState, decode
-from charlm.machine import Machine, threads
+from charlm.machine import Machine, check_bfloat16, threads
 from charlm.model import CharLM
 from charlm.runtime import kernel
 from charlm.sampling import RECENT, settings_of
@@ -33,7 +33,9 @@ class Generator:
     """A model with one set of sampler settings; ids in, ids out."""
 
     def __init__(self, model: CharLM, config: SampleConfig, blocked: npt.NDArray[np.int32]) -> None:
-        """`blocked` are ids that are never drawn, such as the unknown symbol."""
+        """`blocked` are ids that are never drawn, such as the unknown symbol; raises UsageError as `check_bfloat16`."""
+        if config.precision == "bfloat16":
+            check_bfloat16("sample.precision")
         self.model, self.precision = model, config.precision
         self.settings = {name: tf.constant(value) for name, value in settings_of(config).items()}
         self._blocked = tf.constant(np.isin(np.arange(model.config.vocabulary), blocked))

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,15 +62,28 @@ class Machine:
         cuDNN layers in bfloat16 were wrong where they were tried; docs/gpu.md.
 
         Raises:
-            UsageError: float16 where there is no GPU, bfloat16 where there is one.
+            UsageError: float16 where there is no GPU, bfloat16 where there is one or where oneDNN may not multiply it.
         """
         if wanted == "float16" and not self.gpu:
             raise UsageError(f"{named('train.precision')} float16 needs a GPU; float32 and bfloat16 run on a processor")
         if wanted == "bfloat16" and self.gpu:
             raise UsageError(f"{named('train.precision')} bfloat16 needs a processor; a GPU has float32 and float16")
+        if wanted == "bfloat16":
+            check_bfloat16("train.precision")
         if wanted != "auto":
             return wanted
         return "bfloat16" if self.bfloat16 and not self.gpu else "float32"
+
+
+def check_bfloat16(setting: str) -> None:
+    """Refuses a setting of bfloat16 where oneDNN, told to use an older processor's instructions, would end the process.
+
+    Raises:
+        UsageError: so it is; the message names the variable.
+    """
+    if variable := _limit_below_bfloat16():
+        limit = f"{variable}={os.environ[variable]}"
+        raise UsageError(f"{named(setting)} bfloat16: {limit} keeps oneDNN from it; unset it, or take float32")
 
 
 def _cores() -> int:
@@ -127,13 +141,23 @@ def _tensorflow_sees_gpu() -> bool:
 
 
 def _processor_has_bfloat16() -> bool:
-    """True if it has AVX512-BF16 or AMX."""
+    """True if it has AVX512-BF16 or AMX, and oneDNN may use it."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_processor_flags()) and _limit_below_bfloat16() is None
+
+
+def _processor_flags() -> list[str]:
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text("ascii", "replace")
     except OSError:
-        return False
-    flags = next((line.split() for line in cpuinfo.splitlines() if line.startswith("flags")), [])
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return []
+    return next((line.split() for line in cpuinfo.splitlines() if line.startswith("flags")), [])
+
+
+def _limit_below_bfloat16() -> str | None:
+    """The variable, if there is one, that hides AVX-512 from oneDNN; TensorFlow, which sees it, asks for bfloat16."""
+    variables = (f"{prefix}_MAX_CPU_ISA" for prefix in ("ONEDNN", "DNNL"))
+    limits = (v for v in variables if re.fullmatch(r"SSE41|AVX2?|AVX2_VNNI(_2)?", os.environ.get(v, "").upper()))
+    return next(limits, None) if "avx512f" in _processor_flags() else None
 
 
 def import_tensorflow() -> None:

@@ -1,5 +1,8 @@
-"""One cell of every kind: computed in blocks or by its own step, with one state or two."""
+"""One cell of every kind: computed in blocks or by its own step, with one state or two; what a machine can compute."""
 
+import pytest
+
+from charlm import machine
 from charlm.cell import GatedCell
 from charlm.cells import CELL_NAMES, cell_of
 
@@ -11,3 +14,6 @@ def _kind(name):
 
 KINDS = sorted({_kind(name): name for name in reversed(CELL_NAMES)}.values())
 PATHS = [name for name in KINDS if len(cell_of(name).states) == 2]  # one computed in blocks, one by its own step
+multiplies_bfloat16 = pytest.mark.skipif(
+    machine._limit_below_bfloat16() is not None, reason="oneDNN, told to use older instructions, would end the process"
+)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kinds import KINDS
+from kinds import KINDS, multiplies_bfloat16
 
 from charlm.api import load
 from charlm.checkpoint import to_arrays
@@ -131,6 +131,7 @@ def test_nats_are_the_models_own_before_any_sampler(cell):
         assert np.allclose(nats[:, row], expected, rtol=1e-4, atol=1e-4)
 
 
+@multiplies_bfloat16
 def test_bfloat16_operands_stay_near_and_write_one_text_for_a_seed():
     """The same draws from logits that are a little off: the text is the same until one of them decides."""
     model = random_model("lstm")

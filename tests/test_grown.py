@@ -30,7 +30,7 @@ NEW = "Über den Fluß geht der Fuchs; the dog sleeps.\n" * 40
 BROUGHT = ";FÜß"  # the characters that NEW alone has
 SMALL = {
     "model": {"units": 8, "layers": 1, "embedding": 5, "dropout": 0.2},
-    "train": {"lanes": 4, "bptt": 8, "steps": 6, "evaluate_every": 3, "save_every": 2},
+    "train": {"lanes": 4, "bptt": 8, "steps": 6, "evaluate_every": 3, "save_every": 2, "precision": "float32"},
 }
 TRAIN = {"train": SMALL["train"]}
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 from test_export import language_model
 
 from charlm import machine, runtime
-from charlm.config import ModelConfig
+from charlm.config import ModelConfig, SampleConfig
 from charlm.errors import UsageError
+from charlm.generation import Generator
 from charlm.machine import Machine, quota, start_tensorflow
 from charlm.model import build_model
 from charlm.runs import Run
@@ -96,6 +97,25 @@ def test_automatic_precision_is_what_the_processor_multiplies(asked, flag, preci
     assert here.precision("bfloat16") == "bfloat16"
     with pytest.raises(UsageError, match="needs a GPU"):
         here.precision("float16")
+
+
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+@pytest.mark.parametrize(
+    ("limit", "precision"),
+    [("AVX2", "float32"), ("avx2_vnni_2", "float32"), ("AVX512_CORE", "bfloat16"), ("ALL", "bfloat16")],
+)
+def test_where_onednn_may_not_multiply_bfloat16_float32_is_taken(asked, monkeypatch, variable, limit, precision):
+    for other in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(variable, limit)
+    here = asked(driver=False, flag="avx512f avx512_bf16")
+    assert here.precision("auto") == precision
+    if precision == "float32":
+        with pytest.raises(UsageError, match=f"precision bfloat16: {variable}={limit} keeps oneDNN from it"):
+            here.precision("bfloat16")
+        with pytest.raises(UsageError, match=variable):
+            Generator(None, SampleConfig(precision="bfloat16"), [])
+    assert asked(driver=False, flag="avx2").precision("bfloat16") == "bfloat16"  # TensorFlow asks oneDNN for none there
 
 
 @pytest.mark.parametrize("flag", FLAGS)

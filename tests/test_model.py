@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import multiplies_bfloat16
 
 from charlm.cells import CELL_NAMES, cell_of
 from charlm.config import ModelConfig
@@ -154,7 +155,7 @@ def test_weights_that_others_replace_are_not_drawn(cell):
     assert not any(np.any(w) for w in build_model(config, seed=None).get_weights())
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=multiplies_bfloat16), "float16"])
 @each_stock_cell
 def test_low_precision_of_keras_layers_stays_near(cell, precision):
     config = ModelConfig(cell=cell, layers=1, units=24, vocabulary=11)
@@ -164,7 +165,7 @@ def test_low_precision_of_keras_layers_stays_near(cell, precision):
     assert all(v.dtype == "float32" for v in low.weights)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=multiplies_bfloat16), "float16"])
 @each_stock_cell
 def test_keras_layers_get_all_operands_in_one_precision(cell, precision, monkeypatch):
     """cuDNN takes no others."""
