@@ -10,8 +10,8 @@ from pathlib import Path
 
 import charlm
 from charlm.cells import CELL_NAMES
-from charlm.config import TOKENIZER_NAMES
 from charlm.export import FORMATS, export
+from charlm.tokenizers import TOKENIZERS
 
 PAGE = """# Exports
 
@@ -67,7 +67,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for cell in CELL_NAMES:
-            for tokenizer in TOKENIZER_NAMES:
+            for tokenizer in TOKENIZERS:
                 settings = {"cell": cell, "tokenizer": tokenizer, "layers": 2, "units": 128, "steps": 300}
                 model = charlm.train(sys.argv[1], preset="tiny", models=folder, name=f"{cell}-{tokenizer}", **settings)
                 for name in (name for name, made in FORMATS.items() if not made.lacks(model.config)):

@@ -25,8 +25,8 @@ import safetensors
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
 from charlm.files import MANIFEST, read_json, verify_manifest
-from charlm.tokenizer import Tokenizer
-from charlm.tokenizers import load_tokenizer
+from charlm.tokenizer import Alphabet, Tokenizer
+from charlm.tokenizers import load_alphabet
 
 Arrays = dict[str, npt.NDArray[Any]]
 FORMAT = 1  # of runs and checkpoints; larger ones are those of versions to come
@@ -90,9 +90,16 @@ class Checkpoint:
         """The state of the training, `progress.json`."""
         return read_json(self.path / "progress.json")
 
+    def alphabet(self) -> Alphabet:
+        """Its symbols."""
+        return load_alphabet(self.path, self.config().data.tokenizer)
+
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
-        return load_tokenizer(self.path, self.config().data.tokenizer)
+        """Its tokenizer; raises UsageError if it is a model of number series."""
+        alphabet = self.alphabet()
+        if not isinstance(alphabet, Tokenizer):
+            raise UsageError(f"{self.run_name}: is a model of number series and has no text; see charlm forecast")
+        return alphabet
 
     def arrays(self, name: str) -> Arrays:
         """The arrays in `weights.safetensors` or `training.safetensors`."""

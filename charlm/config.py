@@ -14,12 +14,17 @@ from charlm.cells import CELL_NAMES
 from charlm.errors import UsageError, named
 from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting, within
 
-TOKENIZER_NAMES = ("char", "byte", "sentencepiece")
+TOKENIZER_NAMES = ("char", "byte", "sentencepiece", "series")
 OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SAMPLE_PRECISIONS = ("float32", "bfloat16")
 LENGTHS = ("epochs", "steps", "minutes")
 BY_PRESET = "by preset"
+
+
+def _are_percentages(levels: tuple[float, ...]) -> bool:
+    return all(0 < level < 100 for level in levels) and len({*levels}) == len(levels) > 0
+
 
 FRACTION = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARES = Allowed(
@@ -29,6 +34,7 @@ SHARES = Allowed(
 # What float32 logits can be divided by.
 WARM = within("0, or from 0.001 to 1000", (0, 0), (1e-3, 1e3))
 TEXTS = Allowed("texts that are not empty", all)
+PERCENTAGES = Allowed("above 0 and below 100, each once", _are_percentages)
 
 
 def _compiles(pattern: str) -> bool:
@@ -73,7 +79,9 @@ class DataConfig(Strict):
 
     TABLE = "data"
 
-    tokenizer: str = setting("char", one_of(*TOKENIZER_NAMES), "What a symbol is")
+    tokenizer: str = setting(
+        "char", one_of(*TOKENIZER_NAMES), "What a symbol is; series: a step of number series in a table"
+    )
     vocabulary: int = setting(1000, at_least(1), "Pieces, for sentencepiece")
     encoding: str = setting("utf-8", None, "Text encoding of the corpus")
     errors: str = setting("strict", one_of("strict", "replace"), "Undecodable bytes: refuse (strict) or replace")
@@ -83,8 +91,16 @@ class DataConfig(Strict):
     )
     join_files: bool = setting(False, None, "Read files as one document; else each begins one, from zero state", "")
     split: tuple[float, float, float] = setting(
-        (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test", "0.9 0.1 0"
+        (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test; of every series", "0.9 0.1 0"
     )
+    id_column: str = setting("unique_id", None, "Series: the column with the names of series, in a long table")
+    time_column: str = setting("ds", None, "Series: the column with the times")
+    value_column: str = setting("y", None, "Series: the column with the values, in a long table")
+    date_format: str | None = setting(None, None, "Series: how dates are written, as %d/%m/%Y", "found out")
+    season: int | None = setting(
+        None, at_least(1), "Series: steps in a season", "by the times: 12 of months; 1 is none"
+    )
+    bins: int | None = setting(None, at_least(2), "Series: symbols, at most", "one for 100 values, from 10 to 100")
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,20 @@ class EvaluationConfig(Strict):
     cold: int | None = setting(
         None, at_least(1), "Start from zero state every so many symbols", "never: state is carried"
     )
+
+
+@dataclass(frozen=True)
+class ForecastConfig(Strict):
+    """The forecasting of number series."""
+
+    TABLE = "forecast"
+
+    horizon: int | None = setting(None, at_least(1), "Values to forecast", "a season, or 6 where there is none")
+    level: tuple[float, ...] = setting(
+        (80.0, 95.0), PERCENTAGES, "Percentages of the continuations that lie in the intervals", "80 95"
+    )
+    samples: int = setting(200, at_least(10), "Continuations to draw of each series")
+    seed: int | None = setting(None, SEEDS, "The same seed gives the same forecast", "random")
 
 
 @dataclass(frozen=True)

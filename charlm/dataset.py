@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from charlm.config import DataConfig
 from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
+from charlm.errors import DataError
 from charlm.idcache import cached_records
 from charlm.reading import Reading
 from charlm.records import Ids, Records, matches
-from charlm.tokenizer import Tokenizer
+from charlm.series.alphabet import SeriesAlphabet
+from charlm.series.choice import choose
+from charlm.series.records import records_of, training_values
+from charlm.series.tables import Columns, Series, read_table
+from charlm.sources import STDIN
+from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import TOKENIZERS
 
 Progress = Callable[[int], None]
@@ -21,12 +28,13 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Data:
-    """A tokenized corpus: its training and validation splits, memory-mapped."""
+    """A tokenized corpus: its training and validation splits, memory-mapped where it is text."""
 
     corpus: Corpus
-    tokenizer: Tokenizer
+    tokenizer: Alphabet
     train: Records
     valid: Records
+    choice: str = ""  # what the symbols are and why, where that was chosen
 
 
 def reading(config: DataConfig) -> Reading:
@@ -55,12 +63,14 @@ def read_again(paths: list[str], config: DataConfig, recorded: Mapping[str, Any]
 def prepare(
     corpus: Corpus,
     config: DataConfig,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Alphabet | None = None,
     progress: Progress | None = None,
     *,
     grow: bool = False,
 ) -> Data:
     """Tokenizes a corpus, with a tokenizer trained on its training split unless one is given.
+
+    Number series are tables in the corpus' files, and each is cut by time.
 
     Args:
         corpus, config: the text, and how it is split and tokenized.
@@ -68,6 +78,9 @@ def prepare(
         progress: called with the characters encoded since its last call.
         grow: whether the tokenizer that is given gets ids for what this text has and the earlier one had not.
     """
+    if config.tokenizer == SeriesAlphabet.name:
+        return _prepare_series(corpus, config, tokenizer)
+    assert tokenizer is None or isinstance(tokenizer, Tokenizer)
     bounds = split_bounds(corpus.chars, config.split)
 
     def learnt() -> Iterator[str]:
@@ -85,9 +98,59 @@ def prepare(
     return Data(corpus, tokenizer, train, valid)
 
 
+def part_of(corpus: Corpus, config: DataConfig, alphabet: Alphabet, part: str) -> Records:
+    """The symbols of a part of a corpus: "train", "valid", "test" or "all"."""
+    if isinstance(alphabet, SeriesAlphabet):
+        return records_of(series_of(corpus, config), alphabet, config.split, part)
+    assert isinstance(alphabet, Tokenizer)
+    bounds = split_bounds(corpus.chars, config.split)[part]
+    return cached_records(corpus, bounds, alphabet, starts=document_starts(corpus, config))
+
+
 def document_starts(corpus: Corpus, config: DataConfig) -> Ids:
     """The characters [D] at which documents begin: files, unless they are joined, and after each match."""
     found = set() if config.join_files else set(corpus.file_starts)
     if config.reset_on is not None:
         found.update(matches(corpus.pieces(), config.reset_on))
     return np.array(sorted(found - {0, corpus.chars}), np.int64)
+
+
+def _prepare_series(corpus: Corpus, config: DataConfig, alphabet: Alphabet | None) -> Data:
+    series, choice = series_of(corpus, config), ""
+    if alphabet is None:
+        known = training_values(series, config.split)
+        season = series[0].calendar.season if config.season is None else config.season
+        chosen = choose(known, season)
+        alphabet, choice = SeriesAlphabet.learnt(known, chosen.scaling, config.bins), str(chosen)
+    assert isinstance(alphabet, SeriesAlphabet)
+    train, valid = (records_of(series, alphabet, config.split, part) for part in ("train", "valid"))
+    return Data(corpus, alphabet, train, valid, choice)
+
+
+def series_of(corpus: Corpus, config: DataConfig) -> list[Series]:
+    """The number series in the files of a corpus, each of a name of its own.
+
+    A series without a name has its file's; where several files have one of a name, the file's comes before it.
+
+    Raises:
+        DataError: as `read_table`, or the steps of two files are not of one length.
+    """
+    columns = Columns(config.id_column, config.time_column, config.value_column, config.date_format)
+    tables = []
+    for file, start, stop in zip(
+        corpus.files, corpus.file_starts, [*corpus.file_starts[1:], corpus.chars], strict=True
+    ):
+        text = "".join(corpus.pieces(start, stop))
+        tables.append((file, read_table(text, columns, "standard input" if file == STDIN else str(file))))
+    names = Counter(one.name for _, table in tables for one in table)
+    series = []
+    for file, table in tables:
+        for one in table:
+            if (
+                one.calendar.every != tables[0][1][0].calendar.every
+                or one.calendar.unit != tables[0][1][0].calendar.unit
+            ):
+                raise DataError(f"{file}: its steps are not as long as those of {tables[0][0]}; train on each alone")
+            name = one.name or file.stem
+            series.append(replace(one, name=f"{file.stem}/{name}" if one.name and names[one.name] > 1 else name))
+    return series

@@ -21,15 +21,17 @@ REFRESH_SECONDS = 0.25
 FEW_UPDATES = 300  # fewer give no text that can be read
 SAMPLE_LINES, BLANKS = 6, 4  # of a text that are shown; the longest run of blanks in it
 NARROWEST_BAR = 8  # columns
-SYMBOLS = {"char": "characters", "byte": "bytes", "sentencepiece": "pieces"}
+SYMBOLS = {"char": "characters", "byte": "bytes", "sentencepiece": "pieces", "series": "values"}
+UNITS = {"series": ("value", "values/s", "bits/value")}  # what bits are counted by
+CHARACTER = ("character", "chars/s", "bits/char")
 REASONS = {
     "done": "done",
     "early": "stopped, for the score has not improved for a while,",
     "interrupted": "interrupted",
 }
 EXPLAINED = (
-    "scores are bits per character of held-out text, and lower is better:\n"
-    "2 bits are as good as guessing between 4 characters, 1 bit between 2"
+    "scores are bits per {unit} held out, and lower is better:\n"
+    "2 bits are as good as guessing between 4 {unit}s, 1 bit between 2"
 )
 
 
@@ -92,6 +94,7 @@ class TrainingDisplay:
         self._chars_per_second = 0.0
         self._bits: dict[float, float] = {}  # per character, of a score in nats per symbol
         self._width = 0
+        self._unit, self._rate, self._bits_unit = CHARACTER
 
     def show(self, event: Event) -> None:
         """Draws one event."""
@@ -124,6 +127,7 @@ class TrainingDisplay:
 
     def _start(self, event: Started) -> None:
         model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.tokenizer]
+        self._unit, self._rate, self._bits_unit = UNITS.get(event.config.data.tokenizer, CHARACTER)
         self._started, self._steps, self._began = event, event.steps, time.monotonic() - event.seconds
         say(
             f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters\n"
@@ -169,14 +173,18 @@ class TrainingDisplay:
         score, started = event.score, self._started
         assert started is not None
         if not self._bits:
-            say(EXPLAINED)
-            scored, held_out, symbols = score.symbols + 1, started.valid_symbols, SYMBOLS[started.config.data.tokenizer]
+            say(EXPLAINED.format(unit=self._unit))
+            scored, held_out, symbols = (
+                score.symbols + (self._unit == "character"),
+                started.valid_symbols,
+                SYMBOLS[started.config.data.tokenizer],
+            )
             if scored < held_out:
                 say(f"each is of {scored:,} of the held-out {symbols}; charlm evaluate scores all {held_out:,}")
         self._bits[score.nats_per_symbol] = score.bits_per_char
         say(
-            f"step {event.step:,}: {score.bits_per_char:.3f} bits per character ({score.nats_per_symbol:.4f} nats per "
-            f"symbol){', the best so far' if event.best else ''}"
+            f"step {event.step:,}: {score.bits_per_char:.3f} bits per {self._unit} "
+            f"({score.nats_per_symbol:.4f} nats per symbol){', the best so far' if event.best else ''}"
         )
         if self._bar is not None:
             self._draw()
@@ -184,7 +192,7 @@ class TrainingDisplay:
     def _remembered(self, event: Remembered) -> None:
         found = f"not scored, for {event.missing}"
         if event.before is not None:
-            found = f"{event.before:.3f} bits per character before, {event.after:.3f} after"
+            found = f"{event.before:.3f} bits per {self._unit} before, {event.after:.3f} after"
         say(f"on {event.text} of {event.run}: {found}")
 
     def _already_done(self, event: Finished) -> bool:
@@ -194,7 +202,7 @@ class TrainingDisplay:
         if nats is None or self._started is None:
             return ""
         bits = self._bits.get(nats, nats / math.log(2) / self._started.chars_per_symbol)
-        return f"; best {bits:.3f} bits per character ({nats:.4f} nats per symbol)"
+        return f"; best {bits:.3f} bits per {self._unit} ({nats:.4f} nats per symbol)"
 
     def _tick(self) -> None:
         while not self._closed.wait(REFRESH_SECONDS):
@@ -219,8 +227,8 @@ class TrainingDisplay:
                 done, made = stepped.step / steps, stepped.step - started.step
                 remaining = _clock((time.monotonic() - self._first) / made * (steps - stepped.step)) + " left"
                 rights = [f"{remaining}, step {stepped.step:,} of {steps:,}, {epoch}", remaining, ""]
-            speed = f"{self._chars_per_second / 1000:.1f}k chars/s"
-            left = f"{min(100, 100 * done):3.0f}% {stepped.bits_per_char:.3f} bits/char {speed}"
+            speed = f"{self._chars_per_second / 1000:.1f}k {self._rate}"
+            left = f"{min(100, 100 * done):3.0f}% {stepped.bits_per_char:.3f} {self._bits_unit} {speed}"
         width = columns()
         if width != self._width:  # else tqdm pads the line to the length that it had in the wider window
             self._width, bar.sp = width, bar.status_printer(bar.fp)

@@ -9,14 +9,13 @@ from typing import Any, Self
 
 from charlm.checkpoint import Arrays, Checkpoint
 from charlm.config import Tables
-from charlm.corpus import Announce, split_bounds
-from charlm.dataset import document_starts, read_again
+from charlm.corpus import Announce
+from charlm.dataset import part_of, read_again
 from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import MANIFEST, read_json
-from charlm.idcache import cached_records
 from charlm.records import Records
 from charlm.runs import find_run
-from charlm.tokenizer import Tokenizer
+from charlm.tokenizer import Alphabet, Tokenizer
 
 # What weights and symbols have come with; a new run has the same.
 KEPT = {"model": ("cell", "layers", "units", "embedding", "tie"), "data": ("tokenizer", "vocabulary")}
@@ -92,17 +91,18 @@ class Origin:
         kept["model"]["dropout"] = config.model.dropout
         return kept
 
-    def choice(self, tokenizer: Tokenizer) -> str:
-        """The symbols that a run with this tokenizer takes of it, and those that are new."""
+    def choice(self, alphabet: Alphabet) -> str:
+        """The symbols that a run with this alphabet takes of it, and those that are new."""
         old = self.checkpoint.config().model.vocabulary
-        new = [content.decode("utf-8", "surrogateescape") for content in tokenizer.id_bytes[old:]]
+        contents = alphabet.id_bytes[old:] if isinstance(alphabet, Tokenizer) else ()
+        new = [content.decode("utf-8", "surrogateescape") for content in contents]
         count = f"{len(new):,} new character{'' if len(new) == 1 else 's'}" if new else "no new characters"
         shown = ", ".join(map(repr, new[:SHOWN])) + (", ..." if len(new) > SHOWN else "")
-        symbols = tokenizer.fixed or f"{count} beside its {old:,} symbols{f': {shown}' if new else ''}"
+        symbols = alphabet.fixed or f"{count} beside its {old:,} symbols{f': {shown}' if new else ''}"
         return f"from {self.record['run']}, step {self.record['step']}: {symbols}"
 
-    def old_text(self, tokenizer: Tokenizer, announce: Announce) -> OldText:
-        """Its text, for a run with this tokenizer."""
+    def old_text(self, alphabet: Alphabet, announce: Announce) -> OldText:
+        """Its text, for a run with this alphabet."""
         run = self.record["run"]
         if not self.weights:
             return OldText(run, self.weights, "the text", f"step {self.record['step']} of {run} is not there any more")
@@ -116,11 +116,7 @@ class Origin:
             return OldText(run, self.weights, name, f"it is not here ({', '.join(recorded['paths'])})")
         if corpus.sha256 != recorded["sha256"]:
             return OldText(run, self.weights, name, "it has changed since")
-        bounds = split_bounds(corpus.chars, config.split)["valid"]
-        starts = document_starts(corpus, config)
-        before, after = (
-            cached_records(corpus, bounds, one, starts=starts) for one in (self.checkpoint.tokenizer(), tokenizer)
-        )
-        if len(before.ids) - len(before.starts) < 2:
+        before, after = (part_of(corpus, config, one, "valid") for one in (self.checkpoint.alphabet(), alphabet))
+        if not before.predicted:
             return OldText(run, self.weights, name, "nothing of it was held out")
         return OldText(run, self.weights, name, records=(before, after))

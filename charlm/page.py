@@ -13,8 +13,8 @@ from charlm.config import KNOBS, SampleConfig
 from charlm.settings import Setting
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
     from charlm.checkpoint import Checkpoint
+    from charlm.language_model import LanguageModel
 
 SYMBOLS = {"char": "character", "byte": "byte", "sentencepiece": "piece"}  # what a page calls an id of a tokenizer
 NAMED = 3  # files of a corpus that are named

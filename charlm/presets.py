@@ -54,6 +54,22 @@ PRESETS = {
         {"units": 512, "layers": 2, "embedding": 128, "dropout": 0.1},
         {"lanes": 64, "bptt": 128, "learning_rate": 2e-3},
     ),
+    "series": Preset(
+        "LSTM 32 x 1 with dropout, for number series; a quarter of a minute",
+        {
+            "model": {"units": 32, "layers": 1, "embedding": 16, "dropout": 0.5},
+            "data": {"tokenizer": "series", "split": (1.0, 0.0, 0.0)},
+            "train": {"lanes": 16, "bptt": 32, "learning_rate": 5e-3, "weight_decay": 0.05, "steps": 800},
+        },
+    ),
+    "many-series": Preset(
+        "LSTM 128 x 1, for number series of over 1 MB; ten minutes",
+        {
+            "model": {"units": 128, "layers": 1, "embedding": 32, "dropout": 0.2},
+            "data": {"tokenizer": "series", "split": (0.95, 0.05, 0.0)},
+            "train": {"lanes": 64, "bptt": 64, "learning_rate": 5e-3, "weight_decay": 0.01, "minutes": 10.0},
+        },
+    ),
     "enwik8": Preset(
         "LSTM 1840 x 3 on bytes, the size published for the 100 MB of enwik8 (Merity et al. 2018); 50 epochs; a GPU",
         {
@@ -66,8 +82,16 @@ PRESETS = {
 LONGER = 4  # times a preset's own minutes: from there on the next one scores better
 
 
-def choose_preset(chars: int, gpu: bool, minutes: float | None = None) -> tuple[str, str]:
-    """The preset for a corpus of so many characters on this hardware, in so many minutes if given, and why."""
+MANY_SERIES = 1_000_000  # characters of tables
+
+
+def choose_preset(chars: int, gpu: bool, minutes: float | None = None, *, series: bool = False) -> tuple[str, str]:
+    """The preset for a corpus of so many characters on this hardware, in so many minutes if given, and why.
+
+    Tables of number `series` have their own.
+    """
+    if series:
+        return "many-series" if chars >= MANY_SERIES else "series", f"{chars:,} characters of tables"
     names = ["tiny", "small", "medium", "large"]
     size = next((n for n, most in enumerate((200_000, 4_000_000, 40_000_000)) if chars < most), 3)
     index, why = min(size + gpu, 3), f"{chars:,} characters of text, {'a GPU' if gpu else 'no GPU'}"

@@ -1,4 +1,4 @@
-"""The beginnings of documents in a text, and its symbols document by document."""
+"""The beginnings of documents in a text, its symbols document by document, and those that count."""
 
 from __future__ import annotations
 
@@ -11,15 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 MATCH_CHARS = 4096  # that the end of a document may have, and what it looks back on
 NO_STARTS: Ids = np.zeros(0, np.int64)
 
 
 class Records(NamedTuple):
-    """A text as symbols."""
+    """Texts or series as symbols, one after the other."""
 
     ids: Ids  # [N]
     starts: Ids  # [D] int64, sorted: where documents begin after the first
+    scored: Mask | None = None  # [N], true for the symbols whose prediction counts; None is all but documents' first
+
+    @property
+    def symbols(self) -> int:
+        """The symbols that there are; of series, those whose prediction counts."""
+        return len(self.ids) if self.scored is None else self.predicted
+
+    @property
+    def predicted(self) -> int:
+        """The symbols whose prediction counts."""
+        return max(0, len(self.ids) - len(self.starts) - 1) if self.scored is None else int(self.scored.sum())
 
 
 def matches(pieces: Iterable[str], pattern: str) -> Iterator[int]:

@@ -40,7 +40,7 @@ from charlm.files import (
     write_manifest,
     write_synced,
 )
-from charlm.tokenizer import Tokenizer
+from charlm.tokenizer import Alphabet
 
 KEPT = 3
 _STEP = re.compile(r"step-(\d{8,})")
@@ -156,7 +156,7 @@ class Run:
         return sorted((Checkpoint(p, int(m[1])) for m, p in found if m), key=lambda c: c.step)
 
     def save(
-        self, step: int, weights: Arrays, training: Arrays, progress: Mapping[str, Any], tokenizer: Tokenizer
+        self, step: int, weights: Arrays, training: Arrays, progress: Mapping[str, Any], tokenizer: Alphabet
     ) -> Checkpoint:
         """Writes the checkpoint of `step`, in place of a damaged one, then removes all but the last three and the best.
 

@@ -23,10 +23,12 @@ from charlm.machine import Machine
 from charlm.origin import OldText, Origin
 from charlm.presets import PRESETS, choose_preset
 from charlm.runs import Run
-from charlm.windows import Lanes
+from charlm.series.alphabet import SeriesAlphabet
+from charlm.windows import Lanes, PackedLanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
 FREE = {*LENGTHS, "evaluate_every", "save_every", "patience"}
+LONGEST_PIECE = 256  # of a number series, in steps: what a lane reads before it goes on to another one
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Session:
     def steps(self) -> int | None:
         """The updates that the configuration says; None if it says minutes."""
         train = self.config.train
-        return train.epochs * self.lanes.windows if train.epochs else train.steps
+        return sum(map(self.lanes.windows_in, range(train.epochs))) if train.epochs else train.steps
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,16 @@ def open_session(
     told = overlay(presets[preset] if preset else kept, request.settings)
     corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
-        preset, why = choose_preset(corpus.chars, machine.gpu, request.settings.get("train", {}).get("minutes"))
+        minutes, kind = request.settings.get("train", {}).get("minutes"), told.get("data", {}).get("tokenizer")
+        preset, why = choose_preset(corpus.chars, machine.gpu, minutes, series=kind == SeriesAlphabet.name)
         choice = f"preset {preset}: {why}"
     config = resolve(presets[preset], request.settings)
-    tokenizer = origin.checkpoint.tokenizer() if origin else None
-    data = prepare(corpus, config.data, tokenizer, encoding(corpus.chars), grow=True)
+    alphabet = origin.checkpoint.alphabet() if origin else None
+    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=True)
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
+    if data.choice:
+        choice = f"{data.choice}\n{choice}"
     if origin:
         record["from"], choice = origin.record, f"{origin.choice(data.tokenizer)}; {choice}"
     old_text = origin.old_text(data.tokenizer, reading) if origin else None
@@ -116,6 +121,8 @@ def open_session(
 
 def _lanes(data: Data, config: Config) -> Lanes:
     train = config.train
+    if isinstance(data.tokenizer, SeriesAlphabet):
+        return PackedLanes(data.train, train.lanes, train.bptt, train.k1, train.seed, LONGEST_PIECE)
     return Lanes(data.train.ids, train.lanes, train.bptt, train.k1, train.seed, data.train.starts)
 
 
@@ -208,10 +215,10 @@ def _resumed(
     checkpoint = run.last()
     origin = Origin.recorded(record, needed=checkpoint is None)
     latest = checkpoint or (origin.checkpoint if origin else None)
-    tokenizer = latest.tokenizer() if latest else None
+    alphabet = latest.alphabet() if latest else None
     if checkpoint:
         checkpoint.check_shapes(config.model)
-    data = prepare(corpus, config.data, tokenizer, encoding(corpus.chars), grow=checkpoint is None)
+    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(
             f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "

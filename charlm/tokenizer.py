@@ -1,4 +1,4 @@
-"""The contract of tokenizers: text to ids and back.
+"""The contract of alphabets, and of tokenizers: text to ids and back.
 
 The bytes behind every id are a table, so that decoding, counting characters and counting bytes are the same few lines
 for all tokenizers.
@@ -24,37 +24,87 @@ LARGEST_FILE = 64 << 20
 HEADER = {"format": "charlm tokenizer", "version": 1}
 
 
-class Tokenizer(ABC):
-    """Text to ids and back.
+class Alphabet(ABC):
+    """The symbols of a model, as a checkpoint holds them.
 
     Attributes:
-        name, file_name: its name in `TOKENIZERS`, and its file in a checkpoint.
-        about: what its ids are, in a line, for whoever gets an export.
+        name, file_name: the kind's, and its file in a checkpoint.
         vocabulary: number of ids.
         dtype: of ids: the smallest of uint8, uint16 and int32 that holds them.
         unknown: the id of whatever is not in the vocabulary, None if there is no such thing.
         blocked: the ids that must never be generated, int32.
-        id_bytes: the bytes behind every id.
         bytes_per_id, chars_per_id: int64 [vocabulary]; summed over the ids of a text, its length in UTF-8 bytes and in
-            characters (a character is counted at its first byte).
+            characters (a character is counted at its first byte). A step of a number series is one character.
         fingerprint: SHA-256, in hex, of the name and of what defines the ids.
         fixed: why there are no ids for what a new text brings; empty where `grown` makes some.
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
     fixed: ClassVar[str] = ""
+    file_name: ClassVar[str]
+
+    def __init__(
+        self,
+        chars_per_id: Sequence[int],
+        bytes_per_id: Sequence[int],
+        unknown: int | None,
+        blocked: Sequence[int],
+        content: bytes,
+    ) -> None:
+        self.vocabulary = len(chars_per_id)
+        self.dtype = next(np.dtype(t) for t in ("uint8", "uint16", "int32") if self.vocabulary - 1 <= np.iinfo(t).max)
+        self.unknown = unknown
+        self.blocked = np.array(blocked, np.int32)
+        self.chars_per_id, self.bytes_per_id = np.array(chars_per_id, np.int64), np.array(bytes_per_id, np.int64)
+        self.fingerprint = hashlib.sha256(self.name.encode() + b"\0" + content).hexdigest()
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """The content of its file."""
+
+    @classmethod
+    @abstractmethod
+    def from_content(cls, content: bytes) -> Self:
+        """The alphabet whose file has this content; raises ValueError or RuntimeError if it is not one."""
+
+    def save(self, directory: Path) -> None:
+        """Writes `file_name` into a directory."""
+        (directory / self.file_name).write_bytes(self.content())
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            ModelError: no such file, one that is damaged or larger than 64 MB, or one that charlm did not write.
+        """
+        path = directory / cls.file_name
+        try:
+            if path.stat().st_size > LARGEST_FILE:
+                raise ModelError(f"{path}: larger than any tokenizer (64 MB); use another checkpoint")
+            return cls.from_content(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from None
+        except (ValueError, RuntimeError) as error:
+            what = f"not a {cls.name} tokenizer of charlm, or damaged ({error})"
+            raise ModelError(f"{path}: {what}; use another checkpoint") from None
+
+
+class Tokenizer(Alphabet):
+    """Text to ids and back.
+
+    Attributes:
+        about: what its ids are, in a line, for whoever gets an export.
+        id_bytes: the bytes behind every id.
+    """
+
+    about: ClassVar[str]
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, id_bytes: Sequence[bytes], unknown: int | None, blocked: Sequence[int], content: bytes) -> None:
         self.id_bytes = tuple(id_bytes)
-        self.vocabulary = len(self.id_bytes)
-        self.dtype = next(np.dtype(t) for t in ("uint8", "uint16", "int32") if self.vocabulary - 1 <= np.iinfo(t).max)
-        self.unknown = unknown
-        self.blocked = np.array(blocked, np.int32)
-        self.bytes_per_id = np.array([len(b) for b in self.id_bytes], np.int64)
-        self.chars_per_id = np.array([sum(byte & 0xC0 != 0x80 for byte in b) for b in self.id_bytes], np.int64)
-        self.fingerprint = hashlib.sha256(self.name.encode() + b"\0" + content).hexdigest()
+        characters = [sum(byte & 0xC0 != 0x80 for byte in b) for b in self.id_bytes]
+        super().__init__(characters, list(map(len, self.id_bytes)), unknown, blocked, content)
 
     @classmethod
     @abstractmethod
@@ -89,37 +139,6 @@ class Tokenizer(ABC):
     def unseen(self, text: str) -> str:
         """The distinct characters of a text that encode to `unknown`, in order of appearance."""
         return ""
-
-    @abstractmethod
-    def content(self) -> bytes:
-        """The content of its file."""
-
-    @classmethod
-    @abstractmethod
-    def from_content(cls, content: bytes) -> Self:
-        """The tokenizer whose file has this content; raises ValueError or RuntimeError if it is not one."""
-
-    def save(self, directory: Path) -> None:
-        """Writes `file_name` into a directory."""
-        (directory / self.file_name).write_bytes(self.content())
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Reads what `save` wrote.
-
-        Raises:
-            ModelError: no such file, one that is damaged or larger than 64 MB, or one that charlm did not write.
-        """
-        path = directory / cls.file_name
-        try:
-            if path.stat().st_size > LARGEST_FILE:
-                raise ModelError(f"{path}: larger than any tokenizer (64 MB); use another checkpoint")
-            return cls.from_content(path.read_bytes())
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from None
-        except (ValueError, RuntimeError) as error:
-            what = f"not a {cls.name} tokenizer of charlm, or damaged ({error})"
-            raise ModelError(f"{path}: {what}; use another checkpoint") from None
 
 
 class StreamDecoder:

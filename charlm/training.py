@@ -205,8 +205,8 @@ class Training:
             steps_per_epoch=self.lanes.windows,
             parameters=self.model.count_params(),
             vocabulary=self.data.tokenizer.vocabulary,
-            train_symbols=len(self.data.train.ids),
-            valid_symbols=len(self.data.valid.ids),
+            train_symbols=self.data.train.symbols,
+            valid_symbols=self.data.valid.symbols,
             chars_per_symbol=self.chars_per_symbol,
             unscored=self.lanes.unscored,
             engine=self.model.engine,
@@ -276,7 +276,8 @@ class Training:
             except Abandoned:
                 return
             yield self._scored(score, scheduled)
-        yield Sampled(**self._stamp(), prompt=SAMPLE_PROMPT, text=self.validation.sample())
+        if (text := self.validation.sample()) is not None:
+            yield Sampled(**self._stamp(), prompt=SAMPLE_PROMPT, text=text)
         self.scored_at = time.monotonic()
         self.scoring = self.scored_at - start
 

@@ -20,6 +20,7 @@ from charlm.records import Ids, Records
 from charlm.score import Score
 from charlm.tbptt import Evaluator
 from charlm.time_budget import FEWEST_SYMBOLS, TimeBudget
+from charlm.tokenizer import Tokenizer
 from charlm.weights import grown, without
 
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
@@ -33,13 +34,20 @@ def spread(records: Records, symbols: int | None) -> Records:
 
     The beginning alone may be a title page or a table, and says little of the rest.
     """
-    ids, starts = records
+    ids, starts, scored = records
     if symbols is None or symbols >= len(ids):
         return records
     size = min(symbols, PIECE_SYMBOLS)
     begins = np.linspace(0, len(ids) - size, symbols // size).astype(int)
     inside = [_documents(starts, begin, begin + size) + n * size for n, begin in enumerate(begins)]
-    return Records(np.concatenate([ids[begin : begin + size] for begin in begins]), np.concatenate(inside))
+    counted = None if scored is None else np.concatenate([scored[begin : begin + size] for begin in begins])
+    return Records(np.concatenate([ids[begin : begin + size] for begin in begins]), np.concatenate(inside), counted)
+
+
+def beginning(records: Records, symbols: int) -> Records:
+    """The first symbols of a text."""
+    ids, starts, scored = records
+    return Records(ids[:symbols], _documents(starts, 0, symbols), None if scored is None else scored[:symbols])
 
 
 def _documents(starts: Ids, begin: int, end: int) -> Ids:
@@ -61,17 +69,17 @@ class Validation:
 
     def __init__(self, model: CharLM, data: Data, sampling: SampleConfig, groups: int, seed: int) -> None:
         self.tokenizer, self.seed = data.tokenizer, seed
-        most = MOST_SYMBOLS + 1
-        self._held_out = Records(data.valid.ids[:most], _documents(data.valid.starts, 0, most))
+        self._held_out = beginning(data.valid, MOST_SYMBOLS + 1)
         self.records = self._held_out
         self._most = MOST_SYMBOLS
         self._evaluator = Evaluator(model, groups)
         self._sampling = replace(sampling, samples=1, length=SAMPLE_SYMBOLS)
+        self._writer = data.tokenizer if isinstance(data.tokenizer, Tokenizer) else None
         self._generator = Generator(model, self._sampling, data.tokenizer.blocked)
 
     @property
     def scores(self) -> bool:
-        return len(self.records.ids) - len(self.records.starts) > 1
+        return self.records.predicted > 0
 
     def limit(self, symbols: int | None) -> None:
         """Scores the same `symbols` from now on, whenever they are asked for, or all."""
@@ -91,9 +99,8 @@ class Validation:
             if abandon():
                 raise Abandoned
 
-        ids, starts = self.records if records is None else records
-        most = len(ids) if symbols is None else symbols
-        part = Records(ids[:most], _documents(starts, 0, most))
+        whole = self.records if records is None else records
+        part = whole if symbols is None else beginning(whole, symbols)
         return score_ids(self._evaluator, part, self.tokenizer, "valid", progress=scored)
 
     def plan(self, budget: TimeBudget, settled: bool, text: OldText | None, abandon: Callable[[], bool]) -> int:
@@ -151,7 +158,9 @@ class Validation:
             bits.append(self.score(abandon=abandon, records=spread(records, self._most)).bits_per_char)
         return bits[0], bits[1]
 
-    def sample(self) -> str:
-        """Writes a text after `SAMPLE_PROMPT`."""
-        pieces = stream_text(self._generator, self.tokenizer, SAMPLE_PROMPT, self._sampling, self.seed)
+    def sample(self) -> str | None:
+        """Writes a text after `SAMPLE_PROMPT`; None of a model of number series."""
+        if self._writer is None:
+            return None
+        pieces = stream_text(self._generator, self._writer, SAMPLE_PROMPT, self._sampling, self.seed)
         return next(piece.text for piece in pieces if isinstance(piece, Sample))

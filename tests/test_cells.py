@@ -162,6 +162,7 @@ def test_the_savedmodel_writes_what_the_model_writes(trained, tmp_path):
     assert 0 < score.bits_per_char < 8
 
 
+@multiplies_bfloat16
 def test_a_precision_that_a_cell_does_not_compute_in_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path))
     (tmp_path / "text.txt").write_text(TEXT)

@@ -46,7 +46,7 @@ def test_a_configuration_that_says_another_size_is_refused_before_the_network_is
     write_json(place / "config.json", record)
     (place / "MANIFEST.json").unlink()
     write_manifest(place)
-    monkeypatch.setattr("charlm.api.build_model", lambda config: pytest.fail("allocates 160 GB"))
+    monkeypatch.setattr("charlm.language_model.build_model", lambda config: pytest.fail("allocates 160 GB"))
     with pytest.raises(ModelError, match=r"weights.safetensors: .* config.json says \(.*100000"):
         load(tmp_path / "run")
 

@@ -23,7 +23,7 @@ from charlm.corpus import open_corpus
 from charlm.errors import CharlmError, DataError, ModelError, UsageError
 from charlm.idcache import cache_folder, cached_records
 from charlm.tokenizer import StreamDecoder, Tokenizer
-from charlm.tokenizers import TOKENIZERS, ByteTokenizer, CharTokenizer, SentencePieceTokenizer, load_tokenizer
+from charlm.tokenizers import TOKENIZERS, ByteTokenizer, CharTokenizer, SentencePieceTokenizer, load_alphabet
 
 SAMPLE = (
     "It was a dark and stormy night;\tthe rain fell in torrents,\r\n\r\n  except at occasional intervals.\n"
@@ -129,7 +129,7 @@ def test_ids_do_not_depend_on_where_the_pieces_are_cut(tokenizer, text, at):
 def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [tokenizer.file_name]
-    loaded = load_tokenizer(tmp_path, tokenizer.name)
+    loaded = load_alphabet(tmp_path, tokenizer.name)
     assert type(loaded) is type(tokenizer)
     assert loaded.fingerprint == tokenizer.fingerprint
     assert (loaded.id_bytes, loaded.unknown, loaded.dtype) == (tokenizer.id_bytes, tokenizer.unknown, tokenizer.dtype)
@@ -176,24 +176,24 @@ def test_a_file_that_is_no_tokenizer_is_refused_by_name(tokenizer, tmp_path, con
     with path.open("wb") as file:
         file.truncate((64 << 20) + 1) if content is None else file.write(content)
     with pytest.raises(ModelError, match=str(path)):
-        load_tokenizer(tmp_path, tokenizer.name)
+        load_alphabet(tmp_path, tokenizer.name)
 
 
 @every
 def test_half_a_file_and_no_file_are_refused(tokenizer, tmp_path):
     with pytest.raises(ModelError, match="No such file"):
-        load_tokenizer(tmp_path, tokenizer.name)
+        load_alphabet(tmp_path, tokenizer.name)
     path = tmp_path / tokenizer.file_name
     path.write_bytes(tokenizer.content()[: len(tokenizer.content()) // 2])
     with pytest.raises(ModelError, match=str(path)):
-        load_tokenizer(tmp_path, tokenizer.name)
+        load_alphabet(tmp_path, tokenizer.name)
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [("char", "byte"), ("byte", "char")])
 def test_one_tokenizer_does_not_load_as_another(tmp_path, saved, loaded):
     MADE[saved].save(tmp_path)
     with pytest.raises(ModelError, match=f"not a {loaded} tokenizer"):
-        load_tokenizer(tmp_path, loaded)
+        load_alphabet(tmp_path, loaded)
 
 
 # ---- streams of text
@@ -391,7 +391,7 @@ def test_sentencepiece_refuses_a_model_that_would_lose_text(tmp_path):
     )
     (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
     with pytest.raises(ModelError, match="it changes the text"):
-        load_tokenizer(tmp_path, "sentencepiece")
+        load_alphabet(tmp_path, "sentencepiece")
 
 
 # ---- the cache of ids

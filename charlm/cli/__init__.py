@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "charlm.cli.train",
     "evaluate": "charlm.cli.evaluate",
     "generate": "charlm.cli.generate",
+    "forecast": "charlm.cli.forecast",
     "export": "charlm.cli.export",
     "serve": "charlm.cli.serve",
     "runs": "charlm.cli.runs",

@@ -37,7 +37,7 @@ def command(
     EvaluationConfig.from_dict(asked)
     found = find_run(model, models).pick(checkpoint)
     start_tensorflow(side_by_side=True)
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
 
     loaded = LanguageModel(found)
     with progress_bars() as bar:
@@ -51,6 +51,10 @@ def command(
         print_json(score.to_dict())
         return
     print(f"{score.split} split, {score.context} state, {loaded.checkpoint.path}")
+    if loaded.config.data.tokenizer == "series":
+        print(f"  {score.nats_per_symbol:8.4f} nats per value ({score.bits_per_char:.4f} bits)")
+        print(f"  {score.symbols:,} values, {score.seconds:.1f} seconds")
+        return
     print(f"  {score.bits_per_char:8.4f} bits per character")
     print(f"  {score.bits_per_byte:8.4f} bits per byte")
     print(f"  {score.nats_per_symbol:8.4f} nats per symbol (perplexity {score.perplexity:.3f})")

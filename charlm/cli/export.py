@@ -56,11 +56,12 @@ def command(
     if not unchecked:
         check_engine(name)
     found = find_run(model, models).pick(checkpoint)
+    found.tokenizer()  # refuses a model of number series at once
     check_model(found.config(), name)
     from charlm.machine import start_tensorflow
 
     start_tensorflow()
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
 
     loaded = LanguageModel(found)
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")

@@ -58,9 +58,10 @@ def command(
     asked = SampleConfig.from_dict(sample)
     text = _prompt(prompt and _typed(prompt, "prompt", escapes), prompt_file)
     found = find_run(model, models).pick(checkpoint)
+    found.tokenizer()  # refuses a model of number series at once
     start_tensorflow(side_by_side=asked.precision == "bfloat16")
-    from charlm.api import LanguageModel
     from charlm.generation import never_seen
+    from charlm.language_model import LanguageModel
 
     loaded = LanguageModel(found)
     _warn_of_unseen(never_seen(loaded.tokenizer, text), strict)

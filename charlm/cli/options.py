@@ -11,7 +11,16 @@ import click
 from click.core import ParameterSource
 
 from charlm.cli import completion
-from charlm.config import DataConfig, EvaluationConfig, ModelConfig, SampleConfig, Tables, TrainConfig, overlay
+from charlm.config import (
+    DataConfig,
+    EvaluationConfig,
+    ForecastConfig,
+    ModelConfig,
+    SampleConfig,
+    Tables,
+    TrainConfig,
+    overlay,
+)
 from charlm.errors import UsageError, in_python, nearest
 from charlm.settings import Setting, in_file
 
@@ -35,6 +44,10 @@ class _Text(click.ParamType[str]):
         return [rv]
 
 
+def _type(parts: tuple[Any, ...], kind: Any, multiple: bool) -> Any:
+    return _Text() if multiple and parts[0] is str else (parts or (kind,))[0]
+
+
 def _option(setting: Setting) -> Callable[[Command], Command]:
     """The option that sets a setting."""
     flag, name = "--" + setting.key.replace("_", "-"), f"{setting.table}__{setting.key}"
@@ -45,7 +58,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
     return click.option(
         flag,
         name,
-        type=Choice(setting.choices) if setting.choices else _Text() if multiple else (parts or [setting.kind])[0],
+        type=Choice(setting.choices) if setting.choices else _type(parts, setting.kind, multiple),
         default=None,
         help=setting.help,
         multiple=multiple,
@@ -108,6 +121,7 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 
 TRAINING = [one for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()]
 SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
+FORECASTING = ForecastConfig.settings()
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -192,11 +192,13 @@ def command(
     from charlm.machine import start_tensorflow
     from charlm.runs import find_run
 
-    found, listening = find_run(model, models).pick(checkpoint), _listening(host, port)
+    found = find_run(model, models).pick(checkpoint)
+    found.tokenizer()  # refuses a model of number series at once
+    listening = _listening(host, port)
     if api_key is None:
         _warn_of_strangers(listening.getsockname()[0])
     start_tensorflow()
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
     from charlm.serve.app import build
     from charlm.serve.engine import Engine
 

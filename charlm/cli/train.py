@@ -49,11 +49,13 @@ def command(
     models: Path,
     settings: Tables,
 ) -> None:
-    """Train a model on a text.
+    """Train a model on a text, or on number series.
 
     CORPUS is one or many files, folders (searched for text, sorted), globs, or - for standard input; .gz, .bz2, .xz
     and .zst are unpacked. Text is UTF-8 unless --encoding says otherwise; undecodable bytes are refused unless
     --errors replace; a byte order mark is dropped; line ends are kept unless --newlines normalise.
+
+    With --tokenizer series, CORPUS is tables of numbers; charlm forecast --help says how they may look.
 
     A flag beats the environment, which beats the --config file, which beats the preset. Ctrl-C saves and stops; a
     second one stops at once.
@@ -81,7 +83,9 @@ def command(
             display.show(event)
     if isinstance(event, Finished) and event.reason == "interrupted":
         raise Interrupted(f"{'saved' if event.step else 'nothing is trained yet'}; go on with: {further}")
-    say(f'saved in {session.run.path}; try: charlm generate{elsewhere} --prompt "..."')
+    series = session.config.data.tokenizer == "series"
+    tried = f"charlm forecast{elsewhere}" if series else f'charlm generate{elsewhere} --prompt "..."'
+    say(f"saved in {session.run.path}; try: {tried}")
     say(f"train it further with: {further} {_twice_as_long(session.config.train)}")
 
 

@@ -28,8 +28,8 @@ from charlm.files import EXPORT_TITLE, put_back, replace_folder
 from charlm.machine import check_threads
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
     from charlm.export.parity import Parity
+    from charlm.language_model import LanguageModel
 
 
 class Format(NamedTuple):

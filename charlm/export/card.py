@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from charlm import __version__
-from charlm.api import LanguageModel
 from charlm.export.parity import Parity
 from charlm.files import EXPORT_TITLE
+from charlm.language_model import LanguageModel
 from charlm.tokenizers.char import CharTokenizer
 
 

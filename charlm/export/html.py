@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.generation import prompt_ids
+from charlm.language_model import LanguageModel
 from charlm.page import element, page, source
 from charlm.sampling import RECENT
 from charlm.tokenizers.sentencepiece import SentencePieceTokenizer

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from charlm.api import LanguageModel
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
+from charlm.language_model import LanguageModel
 from charlm.model import KERAS_LAYERS, projection_of
 
 WEIGHTS = np.float32

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from charlm.api import LanguageModel
 from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
 from charlm.export.savedmodel import Network
+from charlm.language_model import LanguageModel
 from charlm.machine import standard_error_closed
 from charlm.runtime import portable
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from charlm.api import LanguageModel
 from charlm.export.card import printed
 from charlm.export.parity import Played, Script
 from charlm.export.probe import play as played
+from charlm.language_model import LanguageModel
 from charlm.model import projection_of
 
 WEIGHTS = np.float32

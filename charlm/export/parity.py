@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from charlm.api import LanguageModel
 from charlm.cell import Tensor
 from charlm.config import SampleConfig
 from charlm.generation import Generator
+from charlm.language_model import LanguageModel
 from charlm.machine import whole_float32
 from charlm.model import CharLM, ModelState, build_model
 from charlm.runtime import portable

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from charlm.api import LanguageModel
 from charlm.cell import Tensor
 from charlm.config import KNOBS
 from charlm.decoder import Decoder, decoder_of
@@ -25,6 +24,7 @@ from charlm.export import probe
 from charlm.export.codec import codec_of
 from charlm.export.parity import Played, Script, Texts
 from charlm.generation import prompt_ids
+from charlm.language_model import LanguageModel
 from charlm.model import ModelState
 from charlm.runtime import portable
 from charlm.sampling import RECENT

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from charlm import __version__
-from charlm.api import LanguageModel
 from charlm.config import KNOBS
+from charlm.language_model import LanguageModel
 from charlm.page import element, page, source
 from charlm.serve.access import AccessLog, Application
 from charlm.serve.completions import add_completions

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from charlm.api import LanguageModel
 from charlm.cell import Tensor
 from charlm.decoder import Decoder, decoder_of
 from charlm.decoding import Decoded, DecodeState, decode, prefill
 from charlm.generation import LONGEST_CHUNK
+from charlm.language_model import LanguageModel
 from charlm.model import ModelState
 from charlm.runtime import kernel
 from charlm.sampling import RECENT, settings_of_rows

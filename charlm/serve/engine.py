@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from charlm.api import LanguageModel
 from charlm.decoding import Decoded
 from charlm.errors import CharlmError
 from charlm.generation import LONGEST_CHUNK
+from charlm.language_model import LanguageModel
 from charlm.sampling import settings_of_rows
 from charlm.serve.batch import SCORERS, Batch
 from charlm.serve.slot import Piece, Request, Slot

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from fastapi import HTTPException, Request
 
-from charlm.api import LanguageModel
 from charlm.generation import never_seen, prompt_ids
+from charlm.language_model import LanguageModel
 from charlm.serve.access import note
 from charlm.serve.engine import Closed, Engine, Full
 from charlm.serve.limits import Limits

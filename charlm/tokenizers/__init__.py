@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from charlm.tokenizer import Tokenizer
+from charlm.series.alphabet import SeriesAlphabet
+from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers.byte import ByteTokenizer
 from charlm.tokenizers.char import CharTokenizer
 from charlm.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -14,6 +15,9 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 }
 
 
-def load_tokenizer(directory: Path, name: str) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote into a directory; raises ModelError as `Tokenizer.load` does."""
-    return TOKENIZERS[name].load(directory)
+ALPHABETS: dict[str, type[Alphabet]] = {**TOKENIZERS, SeriesAlphabet.name: SeriesAlphabet}
+
+
+def load_alphabet(directory: Path, name: str) -> Alphabet:
+    """The alphabet that `Alphabet.save` wrote into a directory; raises ModelError as `Alphabet.load` does."""
+    return ALPHABETS[name].load(directory)
