@@ -36,8 +36,8 @@ class Forecaster:
     def paths(self, histories: Sequence[Values], horizon: int, samples: int, seed: int) -> list[Values]:
         """Draws continuations.
 
-        Whatever the history says by its values holds for them too: none is negative where none was, and all are whole
-        numbers where all were.
+        A series' own do not depend on the others. None is negative where no value was, and all are whole numbers where
+        all values were.
 
         Args:
             histories: the values of each series, at least one.
@@ -51,14 +51,13 @@ class Forecaster:
         Raises:
             DataError: a value is out of what the scaling takes.
         """
-        at_once = max(1, ROWS // samples)
+        at_once, uniform = max(1, ROWS // samples), np.random.default_rng(seed).random((horizon, samples))
         found: list[Values] = []
         for start in range(0, len(histories), at_once):
             some = histories[start : start + at_once]
             padded = [*some, *[some[0]] * (min(at_once, len(histories)) - len(some))]
-            ids = self._drawn([self._ids(values) for values in padded], horizon, samples, seed + start)
-            uniform = np.random.default_rng((seed, start)).random(ids.shape)
-            steps = self.alphabet.steps(ids, uniform)
+            ids = self._drawn([self._ids(values) for values in padded], horizon, samples, seed)
+            steps = self.alphabet.steps(ids, np.broadcast_to(uniform[:, None], ids.shape))
             for n, values in enumerate(some):
                 continued = self.alphabet.scaling.continued(values, steps[:, n], self.alphabet.size)
                 found.append(_as_before(continued, values))
@@ -77,13 +76,13 @@ class Forecaster:
         for start in range(0, len(symbols), STEPS):
             state, outputs = READ(self._decoder, tf.constant(symbols[start : start + STEPS]), state)
         start_state = self._repeated(outputs[-1], state, samples)
-        seeds = tf.range(rows * samples) + seed % (2**31 - ROWS)
+        seeds = tf.tile((tf.range(samples, dtype=tf.int64) + seed) % 2**31, [rows])
         drawn, _ = DRAW(
             self._decoder,
             start_state,
             tf.constant(horizon),
             tf.fill((horizon,), -1),
-            seeds,
+            tf.cast(seeds, tf.int32),
             {},
             self._blocked,
         )
