@@ -92,13 +92,15 @@ class Checkpoint:
 
     def alphabet(self) -> Alphabet:
         """Its symbols."""
-        return load_alphabet(self.path, self.config().data.tokenizer)
+        return load_alphabet(self.path, self.config().data.alphabet)
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer; raises UsageError if it is a model of number series."""
+        """Its tokenizer; raises UsageError if it is no model of text."""
         alphabet = self.alphabet()
         if not isinstance(alphabet, Tokenizer):
-            raise UsageError(f"{self.run_name}: is a model of number series and has no text; see charlm forecast")
+            what = {"series": "number series: charlm forecast goes on with them"}
+            what["pairs"] = "pairs: charlm translate turns sources into targets"
+            raise UsageError(f"{self.run_name}: is a model of {what[alphabet.name]}")
         return alphabet
 
     def arrays(self, name: str) -> Arrays:

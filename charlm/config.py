@@ -15,6 +15,7 @@ from charlm.errors import UsageError, named
 from charlm.settings import ABOVE_0, SEEDS, Allowed, Strict, at_least, between, one_of, setting, within
 
 TOKENIZER_NAMES = ("char", "byte", "sentencepiece", "series")
+FORM_NAMES = ("whole", "reversed", "aligned")
 OPTIMIZER_NAMES = ("adamw", "sgd", "rmsprop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SAMPLE_PRECISIONS = ("float32", "bfloat16")
@@ -93,6 +94,9 @@ class DataConfig(Strict):
     split: tuple[float, float, float] = setting(
         (0.9, 0.1, 0.0), SHARES, "Contiguous shares for training, validation, test; of every series", "0.9 0.1 0"
     )
+    pairs: bool = setting(False, None, "Lines are pairs: a source, a tab, and the target that it is turned into", "")
+    form: str = setting("auto", one_of("auto", *FORM_NAMES), "Pairs: how they are laid out", "auto: by trial")
+    lookahead: int = setting(3, at_least(0), "Pairs, aligned: source symbols ahead that are seen")
     id_column: str = setting("unique_id", None, "Series: the column with the names of series, in a long table")
     time_column: str = setting("ds", None, "Series: the column with the times")
     value_column: str = setting("y", None, "Series: the column with the values, in a long table")
@@ -101,6 +105,17 @@ class DataConfig(Strict):
         None, at_least(1), "Series: steps in a season", "by the times: 12 of months; 1 is none"
     )
     bins: int | None = setting(None, at_least(2), "Series: symbols, at most", "one for 100 values, from 10 to 100")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(
+            "pairs", not self.pairs or self.tokenizer == "char", f"off unless {named('data.tokenizer')} is char"
+        )
+
+    @property
+    def alphabet(self) -> str:
+        """The kind of its symbols: "pairs" or the tokenizer's name."""
+        return "pairs" if self.pairs else self.tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from charlm.config import DataConfig
 from charlm.corpus import Announce, Corpus, open_corpus, split_bounds
 from charlm.errors import DataError
 from charlm.idcache import cached_records
+from charlm.pairs.alphabet import Layout, PairAlphabet
+from charlm.pairs.records import learnt_alphabet, parts_of
+from charlm.pairs.records import records_of as pair_records
+from charlm.pairs.table import Pair, read_pairs
 from charlm.reading import Reading
 from charlm.records import Ids, Records, matches
 from charlm.series.alphabet import SeriesAlphabet
@@ -78,8 +82,10 @@ def prepare(
         progress: called with the characters encoded since its last call.
         grow: whether the tokenizer that is given gets ids for what this text has and the earlier one had not.
     """
-    if config.tokenizer == SeriesAlphabet.name:
+    if config.alphabet == SeriesAlphabet.name:
         return _prepare_series(corpus, config, tokenizer)
+    if config.alphabet == PairAlphabet.name:
+        return _prepare_pairs(corpus, config, tokenizer)
     assert tokenizer is None or isinstance(tokenizer, Tokenizer)
     bounds = split_bounds(corpus.chars, config.split)
 
@@ -102,6 +108,9 @@ def part_of(corpus: Corpus, config: DataConfig, alphabet: Alphabet, part: str) -
     """The symbols of a part of a corpus: "train", "valid", "test" or "all"."""
     if isinstance(alphabet, SeriesAlphabet):
         return records_of(series_of(corpus, config), alphabet, config.split, part)
+    if isinstance(alphabet, PairAlphabet):
+        parts = parts_of(pairs_of(corpus), config.split)
+        return pair_records(alphabet, parts["train"], parts[part])[1]
     assert isinstance(alphabet, Tokenizer)
     bounds = split_bounds(corpus.chars, config.split)[part]
     return cached_records(corpus, bounds, alphabet, starts=document_starts(corpus, config))
@@ -125,6 +134,27 @@ def _prepare_series(corpus: Corpus, config: DataConfig, alphabet: Alphabet | Non
     assert isinstance(alphabet, SeriesAlphabet)
     train, valid = (records_of(series, alphabet, config.split, part) for part in ("train", "valid"))
     return Data(corpus, alphabet, train, valid, choice)
+
+
+def _prepare_pairs(corpus: Corpus, config: DataConfig, alphabet: Alphabet | None) -> Data:
+    parts = parts_of(pairs_of(corpus), config.split)
+    if alphabet is None:
+        alphabet = learnt_alphabet(parts["train"], Layout(config.form, config.lookahead))
+    assert isinstance(alphabet, PairAlphabet)
+    train, valid = pair_records(alphabet, parts["train"], parts["valid"])
+    return Data(corpus, alphabet, train, valid, f"{len(parts['train']):,} pairs: {alphabet.layout}")
+
+
+def pairs_of(corpus: Corpus) -> list[Pair]:
+    """The pairs in the files of a corpus; raises DataError as `read_pairs`."""
+    return [pair for name, pieces in texts_of(corpus) for pair in read_pairs(pieces, name)]
+
+
+def texts_of(corpus: Corpus) -> Iterator[tuple[str, Iterator[str]]]:
+    """The name and the text, in pieces, of each file of a corpus."""
+    ends = [*corpus.file_starts[1:], corpus.chars]
+    for file, start, stop in zip(corpus.files, corpus.file_starts, ends, strict=True):
+        yield "standard input" if file == STDIN else str(file), corpus.pieces(start, stop)
 
 
 def series_of(corpus: Corpus, config: DataConfig) -> list[Series]:

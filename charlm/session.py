@@ -24,6 +24,7 @@ from charlm.origin import OldText, Origin
 from charlm.presets import PRESETS, choose_preset
 from charlm.runs import Run
 from charlm.series.alphabet import SeriesAlphabet
+from charlm.tokenizer import Tokenizer
 from charlm.windows import Lanes, PackedLanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
@@ -121,8 +122,9 @@ def open_session(
 
 def _lanes(data: Data, config: Config) -> Lanes:
     train = config.train
-    if isinstance(data.tokenizer, SeriesAlphabet):
-        return PackedLanes(data.train, train.lanes, train.bptt, train.k1, train.seed, LONGEST_PIECE)
+    if not isinstance(data.tokenizer, Tokenizer):
+        longest = LONGEST_PIECE if isinstance(data.tokenizer, SeriesAlphabet) else None
+        return PackedLanes(data.train, train.lanes, train.bptt, train.k1, train.seed, longest)
     return Lanes(data.train.ids, train.lanes, train.bptt, train.k1, train.seed, data.train.starts)
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"config", "corpora", "files", "interrupts", "machine", "reading", "score", "time_budget"},
     {"sources", "presets", "tokenizer", "events", "operands", "runtime"},
     {"corpus", "records"},
-    {"windows", "series"},
+    {"windows", "series", "pairs"},
     {"tokenizers"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
     {"scan", "dataset", "runs", "weights"},

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from charlm.pairs.alphabet import PairAlphabet
 from charlm.series.alphabet import SeriesAlphabet
 from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers.byte import ByteTokenizer
@@ -15,7 +16,11 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 }
 
 
-ALPHABETS: dict[str, type[Alphabet]] = {**TOKENIZERS, SeriesAlphabet.name: SeriesAlphabet}
+ALPHABETS: dict[str, type[Alphabet]] = {
+    **TOKENIZERS,
+    SeriesAlphabet.name: SeriesAlphabet,
+    PairAlphabet.name: PairAlphabet,
+}
 
 
 def load_alphabet(directory: Path, name: str) -> Alphabet:
