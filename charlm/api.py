@@ -21,6 +21,7 @@ from charlm.runs import find_run
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
 from charlm.training import Training
+from charlm.trial import settled
 
 _log = logging.getLogger("charlm")
 
@@ -84,8 +85,14 @@ def train(
     run = None if name is None else str(name)
     origin = None if from_run is None else os.fsdecode(from_run)
     request = Request(paths_of(paths), _tables(settings), Path(models or "models"), run, preset, resume, origin)
-    session = open_session(request)
     shows = interactive() if progress is None else progress
+    if request.settings.get("data", {}).get("pairs") or preset == "pairs":
+        start_tensorflow(side_by_side=True)
+        with stop_requested() as stop:
+            request = settled(request, stop, say if shows else lambda line: None)
+            if stop():
+                raise Interrupted("nothing is trained yet")
+    session = open_session(request)
     if shows:
         say(str(session.data.corpus))
         say(session.choice)

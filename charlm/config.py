@@ -234,6 +234,20 @@ class ForecastConfig(Strict):
 
 
 @dataclass(frozen=True)
+class TranslationConfig(Strict):
+    """The turning of sources into targets."""
+
+    TABLE = "translate"
+
+    beam: int = setting(4, between(1, 64), "Targets followed side by side; 1 takes the likeliest symbol")
+    samples: int | None = setting(
+        None, at_least(1), "Draw so many targets for each source", "none: the likeliest is found"
+    )
+    temperature: float = setting(1.0, within("from 0.001 to 1000", (1e-3, 1e3)), "Of the targets that are drawn")
+    seed: int | None = setting(None, SEEDS, "The same seed draws the same", "random")
+
+
+@dataclass(frozen=True)
 class Config(Strict):
     """A run's whole configuration, one table each."""
 

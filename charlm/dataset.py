@@ -110,6 +110,8 @@ def part_of(corpus: Corpus, config: DataConfig, alphabet: Alphabet, part: str) -
         return records_of(series_of(corpus, config), alphabet, config.split, part)
     if isinstance(alphabet, PairAlphabet):
         parts = parts_of(pairs_of(corpus), config.split)
+        if part == "all":
+            return pair_records(alphabet, parts["all"], [])[0]
         return pair_records(alphabet, parts["train"], parts[part])[1]
     assert isinstance(alphabet, Tokenizer)
     bounds = split_bounds(corpus.chars, config.split)[part]

@@ -21,8 +21,11 @@ REFRESH_SECONDS = 0.25
 FEW_UPDATES = 300  # fewer give no text that can be read
 SAMPLE_LINES, BLANKS = 6, 4  # of a text that are shown; the longest run of blanks in it
 NARROWEST_BAR = 8  # columns
-SYMBOLS = {"char": "characters", "byte": "bytes", "sentencepiece": "pieces", "series": "values"}
-UNITS = {"series": ("value", "values/s", "bits/value")}  # what bits are counted by
+SYMBOLS = {"char": "characters", "byte": "bytes", "sentencepiece": "pieces", "series": "values", "pairs": "symbols"}
+UNITS = {
+    "series": ("value", "values/s", "bits/value"),
+    "pairs": ("symbol", "symbols/s", "bits/symbol"),
+}  # what bits are counted by
 CHARACTER = ("character", "chars/s", "bits/char")
 REASONS = {
     "done": "done",
@@ -126,8 +129,8 @@ class TrainingDisplay:
             self._bar.close()
 
     def _start(self, event: Started) -> None:
-        model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.tokenizer]
-        self._unit, self._rate, self._bits_unit = UNITS.get(event.config.data.tokenizer, CHARACTER)
+        model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.alphabet]
+        self._unit, self._rate, self._bits_unit = UNITS.get(event.config.data.alphabet, CHARACTER)
         self._started, self._steps, self._began = event, event.steps, time.monotonic() - event.seconds
         say(
             f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters\n"
@@ -177,7 +180,7 @@ class TrainingDisplay:
             scored, held_out, symbols = (
                 score.symbols + (self._unit == "character"),
                 started.valid_symbols,
-                SYMBOLS[started.config.data.tokenizer],
+                SYMBOLS[started.config.data.alphabet],
             )
             if scored < held_out:
                 say(f"each is of {scored:,} of the held-out {symbols}; charlm evaluate scores all {held_out:,}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign
-from charlm.config import EvaluationConfig, ForecastConfig, SampleConfig
+from charlm.config import EvaluationConfig, ForecastConfig, SampleConfig, TranslationConfig
 from charlm.corpus import Announce
-from charlm.dataset import Progress, part_of
+from charlm.dataset import Progress, pairs_of, part_of
 from charlm.errors import UsageError, named
 from charlm.evaluation import score_ids
 from charlm.forecast.paths import Forecaster
@@ -19,12 +19,16 @@ from charlm.forecast.result import Forecast, forecast_of, series_from
 from charlm.generation import Generator, Sample, stream_text
 from charlm.machine import Machine, check_threads, start_tensorflow
 from charlm.model import CharLM, build_model
+from charlm.pairs.alphabet import PairAlphabet
+from charlm.pairs.metrics import accuracy
+from charlm.pairs.records import parts_of
 from charlm.score import Score
 from charlm.series.alphabet import SeriesAlphabet
 from charlm.settings import lists, without_none
 from charlm.tbptt import Evaluator
 from charlm.tokenizer import Tokenizer
 from charlm.trained import corpus_of
+from charlm.translation import Hypothesis, Translator
 from charlm.windows import EVALUATION_LANES
 
 PathLike = str | os.PathLike[str]
@@ -116,7 +120,7 @@ class LanguageModel:
 
     def _texts(self, prompt: Prompt | None, config: SampleConfig, settings: dict[str, Any]) -> str | list[str]:
         if settings.get("samples") is None:
-            config = dataclasses.replace(config, samples=1)
+            config = replace(config, samples=1)
         texts = [piece.text for piece in self.stream(prompt, config) if isinstance(piece, Sample)]
         return texts[0] if settings.get("samples") is None else texts
 
@@ -165,7 +169,14 @@ class LanguageModel:
         split = asked.split or ("valid" if same else "all")
         records = part_of(corpus, self.config.data, self.alphabet, split)
         progress = scoring(records.predicted)
-        return score_ids(self._evaluator, records, self.alphabet, split, asked.cold, progress)
+        score = score_ids(self._evaluator, records, self.alphabet, split, asked.cold, progress)
+        if not isinstance(self.alphabet, PairAlphabet):
+            return score
+        pairs = parts_of(pairs_of(corpus), self.config.data.split)[split]
+        sources = list(dict.fromkeys(pair.source for pair in pairs))
+        found = zip(sources, self.hypotheses(sources, TranslationConfig()), strict=True)
+        exact, words, characters = accuracy({source: one.text for source, (one, *_) in found}, pairs)
+        return replace(score, exact_match=exact, word_error_rate=words, char_error_rate=characters)
 
     @lists(ForecastConfig)
     def forecast(self, data: Any, **settings: Any) -> Forecast:
@@ -185,6 +196,53 @@ class LanguageModel:
         check_threads()
         asked, forecaster = ForecastConfig.from_dict(without_none(ForecastConfig, settings)), self.forecaster()
         return forecast_of(forecaster, series_from(data, self.config.data), asked)
+
+    @lists(TranslationConfig)
+    def translate(self, sources: str | Iterable[str], **settings: Any) -> str | list[str] | list[list[str]]:
+        """Turns sources into targets.
+
+        Args:
+            sources: one, or several.
+            settings: those that are not given or None are as said below.
+
+            SETTINGS
+
+        Returns:
+            The target; a list of them if `samples` is given; of several sources, a list with either for each.
+
+        Raises:
+            UsageError: it is no model of pairs, or a setting is out of range.
+        """
+        asked = TranslationConfig.from_dict(without_none(TranslationConfig, settings))
+        several = [sources] if isinstance(sources, str) else list(sources)
+        if wrong := [one for one in several if not isinstance(one, str)]:
+            raise UsageError(f"{named('sources')} must be texts, not {wrong[0]!r}")
+        texts = [[one.text for one in found] for found in self.hypotheses(several, asked)]
+        targets = texts if asked.samples else [found[0] for found in texts]
+        return targets[0] if isinstance(sources, str) else targets
+
+    def hypotheses(
+        self,
+        sources: Sequence[str],
+        config: TranslationConfig,
+        progress: Progress = lambda count: None,
+    ) -> list[list[Hypothesis]]:
+        """The targets of each source with -log p of each, the best first; an empty source has an empty one alone.
+
+        Args:
+            sources: texts.
+            config: beam search, or samples.
+            progress: called with the number of sources turned since the last call.
+
+        Raises:
+            UsageError: it is no model of pairs.
+        """
+        check_threads()
+        if not isinstance(self.alphabet, PairAlphabet):
+            raise UsageError(f"{self.checkpoint.run_name}: is no model of pairs; train one with pairs=True")
+        full = [source for source in sources if source]
+        found = iter(Translator(self.model, self.alphabet).found(full, config, progress))
+        return [next(found) if source else [Hypothesis("", 0.0, 0)] for source in sources]
 
     def forecaster(self) -> Forecaster:
         """What draws continuations of number series; raises UsageError if it is a model of text."""

@@ -62,6 +62,14 @@ PRESETS = {
             "train": {"lanes": 16, "bptt": 32, "learning_rate": 5e-3, "weight_decay": 0.05, "steps": 800},
         },
     ),
+    "pairs": Preset(
+        "LSTM 256 x 1 with dropout, for pairs of strings; five minutes",
+        {
+            "model": {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.3},
+            "data": {"pairs": True, "split": (0.95, 0.05, 0.0)},
+            "train": {"lanes": 64, "bptt": 64, "learning_rate": 4e-3, "minutes": 5.0},
+        },
+    ),
     "many-series": Preset(
         "LSTM 128 x 1, for number series of over 1 MB; ten minutes",
         {
@@ -85,12 +93,14 @@ LONGER = 4  # times a preset's own minutes: from there on the next one scores be
 MANY_SERIES = 1_000_000  # characters of tables
 
 
-def choose_preset(chars: int, gpu: bool, minutes: float | None = None, *, series: bool = False) -> tuple[str, str]:
+def choose_preset(chars: int, gpu: bool, minutes: float | None = None, alphabet: str = "char") -> tuple[str, str]:
     """The preset for a corpus of so many characters on this hardware, in so many minutes if given, and why.
 
-    Tables of number `series` have their own.
+    Number series and pairs have their own.
     """
-    if series:
+    if alphabet == "pairs":
+        return "pairs", f"{chars:,} characters of pairs"
+    if alphabet == "series":
         return "many-series" if chars >= MANY_SERIES else "series", f"{chars:,} characters of tables"
     names = ["tiny", "small", "medium", "large"]
     size = next((n for n, most in enumerate((200_000, 4_000_000, 40_000_000)) if chars < most), 3)

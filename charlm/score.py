@@ -27,6 +27,9 @@ class Score:
     context: str
     split: str
     seconds: float
+    exact_match: float | None = None  # of a model of pairs: the share of sources whose target is found
+    word_error_rate: float | None = None
+    char_error_rate: float | None = None
 
     def __str__(self) -> str:
         return (
@@ -39,4 +42,4 @@ class Score:
         return f"<Score: {self}>"
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

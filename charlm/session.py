@@ -103,8 +103,11 @@ def open_session(
     told = overlay(presets[preset] if preset else kept, request.settings)
     corpus = read(paths, DataConfig.from_dict(told.get("data", {})), reading)
     if preset is None:
-        minutes, kind = request.settings.get("train", {}).get("minutes"), told.get("data", {}).get("tokenizer")
-        preset, why = choose_preset(corpus.chars, machine.gpu, minutes, series=kind == SeriesAlphabet.name)
+        minutes, kind = (
+            request.settings.get("train", {}).get("minutes"),
+            DataConfig.from_dict(told.get("data", {})).alphabet,
+        )
+        preset, why = choose_preset(corpus.chars, machine.gpu, minutes, kind)
         choice = f"preset {preset}: {why}"
     config = resolve(presets[preset], request.settings)
     alphabet = origin.checkpoint.alphabet() if origin else None

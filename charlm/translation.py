@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from charlm.config import TranslationConfig
 from charlm.decoder import decoder_of
 from charlm.model import CharLM
 from charlm.pairs.alphabet import NEXT, PairAlphabet
@@ -41,6 +43,16 @@ class Translator:
         self.model, self.alphabet = model, alphabet
         self._decoder = decoder_of(model, "float32", columns=False)
         self._allowed = tf.constant(~np.isin(np.arange(alphabet.vocabulary), alphabet.blocked))
+
+    def found(
+        self, sources: Sequence[str], config: TranslationConfig, progress: Callable[[int], None] = lambda count: None
+    ) -> list[list[Hypothesis]]:
+        """What a configuration asks for: the likeliest targets of each source, or drawn ones."""
+        if config.samples is None:
+            return self.likeliest(sources, config.beam, progress)
+        seed = secrets.randbelow(2**31) if config.seed is None else config.seed
+        warm = {} if config.temperature == 1 else {"temperature": tf.constant(config.temperature)}
+        return self.drawn(sources, config.samples, warm, seed, progress)
 
     def likeliest(
         self, sources: Sequence[str], beam: int = 4, progress: Callable[[int], None] = lambda count: None

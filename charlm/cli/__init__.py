@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "charlm.cli.evaluate",
     "generate": "charlm.cli.generate",
     "forecast": "charlm.cli.forecast",
+    "translate": "charlm.cli.translate",
     "export": "charlm.cli.export",
     "serve": "charlm.cli.serve",
     "runs": "charlm.cli.runs",

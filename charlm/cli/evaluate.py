@@ -51,6 +51,12 @@ def command(
         print_json(score.to_dict())
         return
     print(f"{score.split} split, {score.context} state, {loaded.checkpoint.path}")
+    if score.exact_match is not None:
+        print(f"  {100 * score.exact_match:8.2f} % of the targets are found exactly")
+        print(f"  {100 * (score.word_error_rate or 0):8.2f} % word error rate")
+        print(f"  {100 * (score.char_error_rate or 0):8.2f} % character error rate")
+        print(f"  {score.nats_per_symbol:8.4f} nats per target symbol ({score.symbols:,} of them)")
+        return
     if loaded.config.data.tokenizer == "series":
         print(f"  {score.nats_per_symbol:8.4f} nats per value ({score.bits_per_char:.4f} bits)")
         print(f"  {score.symbols:,} values, {score.seconds:.1f} seconds")

@@ -19,6 +19,7 @@ from charlm.config import (
     SampleConfig,
     Tables,
     TrainConfig,
+    TranslationConfig,
     overlay,
 )
 from charlm.errors import UsageError, in_python, nearest
@@ -121,7 +122,7 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 
 TRAINING = [one for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()]
 SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
-FORECASTING = ForecastConfig.settings()
+FORECASTING, TRANSLATION = ForecastConfig.settings(), TranslationConfig.settings()
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,11 @@ from charlm.config import LENGTHS, Config, Tables, TrainConfig, overlay, read_to
 from charlm.errors import Interrupted
 from charlm.presets import PRESETS
 
+if TYPE_CHECKING:
+    from charlm.session import Request
+
+GENERATE = 'charlm generate{} --prompt "..."'
+TRIED = {"series": "charlm forecast{}", "pairs": "charlm translate{} < sources"}
 PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for n, p in PRESETS.items())
 
 
@@ -55,7 +61,8 @@ def command(
     and .zst are unpacked. Text is UTF-8 unless --encoding says otherwise; undecodable bytes are refused unless
     --errors replace; a byte order mark is dropped; line ends are kept unless --newlines normalise.
 
-    With --tokenizer series, CORPUS is tables of numbers; charlm forecast --help says how they may look.
+    With --tokenizer series, CORPUS is tables of numbers; charlm forecast --help says how they may look. With --pairs,
+    each line is a source, a tab and its target; charlm translate --help says more.
 
     A flag beats the environment, which beats the --config file, which beats the preset. Ctrl-C saves and stops; a
     second one stops at once.
@@ -68,8 +75,10 @@ def command(
     from charlm.session import Request, open_session
 
     tables = overlay({} if toml is None else _checked(toml), settings)
+    request = Request(corpora, tables, models, name, preset, resume, from_run)
+    if (tables.get("data", {}).get("pairs") or preset == "pairs") and not resume:
+        request = _settled(request)
     with progress_bars() as bar:
-        request = Request(corpora, tables, models, name, preset, resume, from_run)
         session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
     say(str(session.data.corpus))
     say(session.choice)
@@ -83,10 +92,24 @@ def command(
             display.show(event)
     if isinstance(event, Finished) and event.reason == "interrupted":
         raise Interrupted(f"{'saved' if event.step else 'nothing is trained yet'}; go on with: {further}")
-    series = session.config.data.tokenizer == "series"
-    tried = f"charlm forecast{elsewhere}" if series else f'charlm generate{elsewhere} --prompt "..."'
-    say(f"saved in {session.run.path}; try: {tried}")
+    say(f"saved in {session.run.path}; try: {TRIED.get(session.config.data.alphabet, GENERATE).format(elsewhere)}")
     say(f"train it further with: {further} {_twice_as_long(session.config.train)}")
+
+
+def _settled(request: Request) -> Request:
+    """The request with a layout of pairs that has been tried."""
+    from charlm.display import say
+    from charlm.interrupts import stop_requested
+    from charlm.machine import start_tensorflow
+
+    start_tensorflow(side_by_side=True)
+    from charlm.trial import settled
+
+    with stop_requested(again=lambda: os._exit(130)) as stop:
+        request = settled(request, stop, say)
+        if stop():
+            raise Interrupted("nothing is trained yet")
+    return request
 
 
 def _twice_as_long(train: TrainConfig) -> str:

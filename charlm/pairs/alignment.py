@@ -126,7 +126,7 @@ def _padded(rows: Sequence[Ids]) -> Ids:
 
 
 def _chunks(targets: Sequence[Ids], longest: int) -> tuple[Ids, Ids]:
-    """The chunk of k symbols that ends at each place [P, m + 1, 4], by number, -1 where there is none; the lengths [C]."""
+    """The chunk of k symbols that ends at each place [P, m + 1, 4], by number, or -1; and the lengths [C]."""
     known: dict[Any, int] = {(): 0}
     numbers = np.full((len(targets), longest + 1, LONGEST_CHUNK + 1), -1)
     for pair, target in enumerate(targets):

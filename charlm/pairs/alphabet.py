@@ -93,6 +93,10 @@ class PairAlphabet(Alphabet):
         """The numbers of a target's symbols [m]; 0 is the unknown one."""
         return np.array([self._target.get(symbol, 0) for symbol in _cut(target, self.words)], np.int64)
 
+    def unseen(self, source: str) -> str:
+        """The distinct characters of a source that are unknown, in order of appearance."""
+        return "".join(dict.fromkeys(character for character in source if character not in self._source))
+
     def script(self, source: str) -> Ids:
         """What is given for a source, and where its target is drawn [n]."""
         symbols = self.source_symbols(source)
