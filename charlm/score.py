@@ -32,6 +32,9 @@ class Score:
     char_error_rate: float | None = None
 
     def __str__(self) -> str:
+        if not self.bytes:
+            exact = "" if self.exact_match is None else f"{100 * self.exact_match:.2f} % exact, "
+            return f"{exact}{self.nats_per_symbol:.4f} nats per symbol; {self.symbols:,} of the {self.split} split"
         return (
             f"{self.bits_per_char:.4f} bits per character, {self.bits_per_byte:.4f} bits per byte, "
             f"{self.nats_per_symbol:.4f} nats per symbol (perplexity {self.perplexity:.3f}); "
@@ -42,4 +45,7 @@ class Score:
         return f"<Score: {self}>"
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        """The fields, without those that say nothing: of series and of pairs there are no bytes."""
+        textual = ("bits_per_byte", "bytes", "unknown") if not self.bytes else ()
+        found = dataclasses.asdict(self).items()
+        return {name: value for name, value in found if value is not None and name not in textual}
