@@ -25,7 +25,7 @@ class Found(NamedTuple):
     symbols: Tensor  # [steps, S, N] that were read, -1 where a hypothesis waited
     drawn: Tensor  # [steps, S] whether they were drawn
     parents: Tensor  # [steps, S, N] the hypothesis that each goes on from
-    nats: Tensor  # [S, N] -log p of what was drawn, infinite where there is no hypothesis
+    nats: Tensor  # [S, N] -log p of what was drawn among what may be, infinite where there is no hypothesis
     count: Tensor
 
 
@@ -79,7 +79,7 @@ def search(
         """The parents, the symbols (V where a hypothesis waits) and the scores of the best ways on, each [S, N]."""
         may = allowed & (only_closing | (at.written < most)[:, None])
         logits = tf.where(may[:, None], at.logits, float("-inf"))
-        ways = at.score[..., None] + tf.where(may[:, None], tf.nn.log_softmax(at.logits), float("-inf"))
+        ways = at.score[..., None] + tf.nn.log_softmax(logits)
         if seeds is not None:
             recent = tf.fill((sources, RECENT), -1)
             drawn = draw(restrict(logits[:, 0], settings, recent), seeds, t)

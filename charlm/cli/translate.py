@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -79,8 +81,9 @@ def _lines(files: tuple[str, ...]) -> Iterator[str]:
     for file in files or ("-",):
         name = "standard input" if file == "-" else file
         try:
-            with open(0 if file == "-" else file, encoding="utf-8-sig", newline="\n", closefd=file != "-") as stream:
-                yield from (line.removesuffix("\n").removesuffix("\r") for line in stream)
+            with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+                lines = io.TextIOWrapper(stream, "utf-8-sig", newline="\n")
+                yield from (line.removesuffix("\n").removesuffix("\r") for line in lines)
         except UnicodeDecodeError as error:
             raise DataError(f"{name}: byte {error.start} is not UTF-8") from None
         except OSError as error:
