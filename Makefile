@@ -16,7 +16,7 @@ define installed
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load clients bench gpu picture small-model clean
+.PHONY: demo test resume-proof proofs parity load clients bench forecasts gpu pairs picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -50,6 +50,12 @@ bench: $(VENV)/.installed-bench $(CORPUS)  ## docs/performance.md: make bench CO
 gpu: $(VENV)/.installed-gpu $(CORPUS)  ## docs/gpu.md: on a machine with an NVIDIA GPU
 	$(VENV)/bin/python benchmarks/gpu.py $(CORPUS)
 
+forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1=m1_yearly_dataset.tsf
+	$(VENV)/bin/python benchmarks/forecasts.py $(M1)
+
+pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition dates words']
+	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
+
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
 	$(VENV)/bin/python benchmarks/picture.py kjv-small
 
@@ -75,6 +81,9 @@ $(VENV)/.installed-kjv: $(VENV)/.installed
 
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
 	$(call installed,--editable '.[openvino]')
+
+$(VENV)/.installed-sequences: $(VENV)/.installed-dev
+	$(call installed,--editable '.[sequences]')
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(call installed,--editable '.[bench]')
