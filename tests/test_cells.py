@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import multiplies_bfloat16
 
 import charlm
 from charlm.cell import GatedCell

@@ -49,10 +49,8 @@ def draw(forecast: Forecast, series: Sequence[Series], file: Path) -> None:
 def _draw_panel(panel: Any, forecast: Forecast, one: Series, n: int) -> None:
     horizon = len(forecast.ds[n])
     begin = max(0, len(one.values) - max(SHOWN_HORIZONS * horizon, FEWEST_SHOWN))
-    past, future = (
-        _axis(one.times(begin, len(one.values))),
-        _axis([*one.times(len(one.values) - 1, len(one.values)), *forecast.ds[n]]),
-    )
+    times = one.times(begin, len(one.values))
+    past, future = _axis(times), _axis([times[-1], *forecast.ds[n]])
     last = one.values[-1]  # the fan opens from it
     values = np.where(one.given, one.values, np.nan)[begin:]
     panel.plot(past, values, color=GREY, linewidth=1.3, label="history")
