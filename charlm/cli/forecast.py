@@ -20,7 +20,7 @@ from charlm.errors import CharlmError, UsageError
 if TYPE_CHECKING:
     from charlm.forecast.backtest import Errors
     from charlm.forecast.result import Forecast
-    from charlm.series.tables import Series
+    from charlm.series.cells import Series
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 

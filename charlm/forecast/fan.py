@@ -11,7 +11,7 @@ import numpy as np
 
 from charlm.errors import CharlmError
 from charlm.forecast.result import Forecast
-from charlm.series.tables import Series
+from charlm.series.cells import Series
 
 MOST_PANELS, COLUMNS = 12, 3
 SHOWN_HORIZONS, FEWEST_SHOWN = 4, 40  # of the history

@@ -14,9 +14,10 @@ from charlm.config import DataConfig, ForecastConfig
 from charlm.dataset import read, series_of
 from charlm.forecast.paths import Forecaster
 from charlm.series.calendar import Calendar
+from charlm.series.cells import Series
 from charlm.series.records import usual_horizon
 from charlm.series.scaling import Values
-from charlm.series.tables import Columns, Series, read_table
+from charlm.series.tables import Columns, read_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +68,7 @@ def forecast_of(forecaster: Forecaster, series: Sequence[Series], config: Foreca
     """
     horizon = config.horizon or usual_horizon(series)
     seed = secrets.randbelow(2**31) if config.seed is None else config.seed
-    paths = forecaster.paths([one.values for one in series], horizon, config.samples, seed)
+    paths = forecaster.paths([(one.name, one.values) for one in series], horizon, config.samples, seed)
     every = np.array(paths)  # [N, H, S]
     levels = sorted(config.level)
     low, high = ([50 - sign * level / 2 for level in levels] for sign in (1, -1))

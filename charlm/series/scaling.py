@@ -97,7 +97,10 @@ class Scaling(NamedTuple):
         if not self.log:
             return values
         if (values <= 0).any():
-            raise DataError("a value of 0 or below, where the model learnt from positive ones alone")
+            least = float(values.min())
+            raise DataError(
+                f"the value {least:g}, where the model takes values above 0 alone; leave the series out, or train on it"
+            )
         return np.log(values)
 
     def _steps(self, known: Values) -> Values:
