@@ -26,6 +26,7 @@ DAYS = (
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%Y %b", "%Y-%b", "%b %Y", "%b-%Y", "%B %Y", "%Y %B")
 FORMS = (*MONTHS, *(day + clock for day in DAYS for clock in CLOCKS))
 ISO = "ISO 8601"
+Place = Callable[[int], str]  # a time by its number: where it is, and the time itself
 LONGEST_QUOTE = 40  # characters
 LARGEST_NUMBER = 2**61  # a difference of two, and some steps beyond, fit into 64 bits
 QUARTER = re.compile(r"(?P<year>\d{4})[- ]?Q(?P<quarter>[1-4])|Q(?P<q>[1-4])[- /]?(?P<y>\d{4})", re.IGNORECASE)
@@ -164,25 +165,29 @@ def read_times(texts: Sequence[str], form: str | None = None, where: Callable[[i
     Raises:
         DataError: a time that cannot be read, or one that two forms read differently.
     """
+
+    def place(n: int) -> str:
+        return f"{where(n)}: {quoted(texts[n])}"
+
     if form is not None:
-        return _stamps(_parsed(texts, form, where), texts, where)
+        return _stamps(_parsed(texts, form, place), place)
     if all(re.fullmatch(r"[+-]?\d{1,19}(\.0*)?", text) for text in texts):
-        return _numbers(texts, where)
+        return _numbers(texts, place)
     if all(map(QUARTER.fullmatch, texts)):
         return np.array([_quarter(text) for text in texts], "datetime64[M]").astype("datetime64[s]")
     iso = _iso(texts)
     if iso is not None:
-        return _stamps(iso, texts, where)
+        return _stamps(iso, place)
     read = {one: found for one in FORMS if (found := _all_in(texts, one)) is not None}
     if not read:
-        raise _unreadable(texts, where)
+        raise _unreadable(texts, place)
     (first, chosen), *others = read.items()
     for other, different in others:
         for n, (one, another) in enumerate(zip(chosen, different, strict=True)):
             if one != another:
                 which = f"{named('data.date_format')} {first!r} or {other!r}"
-                raise DataError(f"{where(n)}: {quoted(texts[n])} can be read in two ways; say which by {which}")
-    return _stamps(chosen, texts, where)
+                raise DataError(f"{place(n)} can be read in two ways; say which by {which}")
+    return _stamps(chosen, place)
 
 
 def is_date(text: str) -> bool:
@@ -190,41 +195,39 @@ def is_date(text: str) -> bool:
     return bool(QUARTER.fullmatch(text)) or bool(_forms(text))
 
 
-def _numbers(texts: Sequence[str], where: Callable[[int], str]) -> Times:
+def _numbers(texts: Sequence[str], place: Place) -> Times:
     """Numbers, or dates written as YYYYMMDD or YYYYMM."""
     length = len(texts[0])
     form = {8: "%Y%m%d", 6: "%Y%m"}.get(length) if all(len(text) == length for text in texts) else None
     compact = _all_in(texts, form) if form else None
     if compact is not None:
-        return _stamps(compact, texts, where)
+        return _stamps(compact, place)
     if length == 8 and form and "1800" < texts[0] < "22" and _all_in(texts[:1], form):
         raise next(
-            DataError(f"{where(n)}: {quoted(text)} is no date, as {quoted(texts[0])} is one; write 2024-12-31")
+            DataError(f"{place(n)} is no date, as {quoted(texts[0])} is one; write 2024-12-31")
             for n, text in enumerate(texts)
             if _all_in([text], form) is None
         )
     numbers = [int(text.partition(".")[0]) for text in texts]
     for n, number in enumerate(numbers):
         if abs(number) > LARGEST_NUMBER:
-            raise DataError(f"{where(n)}: {quoted(texts[n])} is too large a number for a time; number the rows from 1")
+            raise DataError(f"{place(n)} is too large a number for a time; number the rows from 1")
     return np.array(numbers, np.int64)
 
 
-def _unreadable(texts: Sequence[str], where: Callable[[int], str]) -> DataError:
+def _unreadable(texts: Sequence[str], place: Place) -> DataError:
     """The error for times that no form reads."""
     own = _forms(texts[0])
     for n, text in enumerate(texts):
         if any(_all_in([text], form) is not None for form in own):
             continue
         if _forms(text):
-            return DataError(
-                f"{where(n)}: {quoted(text)} is written in another form than {quoted(texts[0])}; use one for all"
-            )
+            return DataError(f"{place(n)} is written in another form than the first time; use one for all")
         return DataError(
-            f"{where(n)}: {quoted(text)} is no date that is known; write dates like 2024-12-31, or name another column of "
+            f"{place(n)} is no date that is known; write dates like 2024-12-31, or name another column of "
             f"times with {named('data.time_column')}"
         )
-    return DataError(f"{where(0)}: no form of dates reads this one and all others; write dates like 2024-12-31")
+    return DataError(f"{place(0)}: no form of dates reads this one and all others; write dates like 2024-12-31")
 
 
 def _forms(text: str) -> list[str]:
@@ -249,15 +252,13 @@ def _read(text: str, form: str) -> datetime.datetime:
     return datetime.datetime.strptime(text, form)
 
 
-def _parsed(texts: Sequence[str], form: str, where: Callable[[int], str]) -> list[datetime.datetime]:
+def _parsed(texts: Sequence[str], form: str, place: Place) -> list[datetime.datetime]:
     dates = []
     for n, text in enumerate(texts):
         try:
             dates.append(_read(text, form))
         except (ValueError, re.error):
-            raise DataError(
-                f"{where(n)}: {quoted(text)} is not written as {named('data.date_format')} {form} says"
-            ) from None
+            raise DataError(f"{place(n)} is not written as {named('data.date_format')} {form} says") from None
     return dates
 
 
@@ -268,22 +269,18 @@ def _quarter(text: str) -> str:
     return f"{year}-{3 * quarter - 2:02}"
 
 
-def _stamps(dates: Sequence[datetime.datetime], texts: Sequence[str], where: Callable[[int], str]) -> Times:
+def _stamps(dates: Sequence[datetime.datetime], place: Place) -> Times:
     """Dates in UTC, where they have a time zone, to the second."""
     zoned = dates[0].tzinfo is not None
     utc = []
     for n, date in enumerate(dates):
         if (date.tzinfo is not None) != zoned:
             these, those = ("no time zone", "one") if zoned else ("a time zone", "none")
-            raise DataError(
-                f"{where(n)}: {quoted(texts[n])} has {these}, where {quoted(texts[0])} has {those}; write all alike"
-            )
+            raise DataError(f"{place(n)} has {these}, where the first time has {those}; write all alike")
         if date.microsecond:
-            raise DataError(
-                f"{where(n)}: {quoted(texts[n])} has a fraction of a second, which no step has; number the rows"
-            )
+            raise DataError(f"{place(n)} has a fraction of a second, which no step has; number the rows")
         try:
             utc.append(date.astimezone(datetime.UTC).replace(tzinfo=None) if zoned else date)
         except OverflowError:
-            raise DataError(f"{where(n)}: {quoted(texts[n])} is not in the years 1 to 9999 of UTC") from None
+            raise DataError(f"{place(n)} is not in the years 1 to 9999 of UTC") from None
     return np.array(utc, "datetime64[s]")

@@ -98,25 +98,21 @@ def values_of(cells: Sequence[Cell], decimal_comma: bool, where: str) -> Values:
     values = np.array([_value(cell, decimal_comma, where) for cell in cells])
     commas, points = ([cell for cell in cells if mark in cell.value and len(cell.value) > 1] for mark in ",.")
     if commas and points:
-        raise DataError(
-            f"{where}, line {points[0].line}: {quoted(points[0].value)} has a decimal point, and {quoted(commas[0].value)} on line "
-            f"{commas[0].line} a comma; write all numbers like 1234.5"
-        )
+        point, comma = (f"{quoted(found[0].value)} on line {found[0].line}" for found in (points, commas))
+        raise DataError(f"{where}: {point} has a decimal point and {comma} a comma; write all numbers like 1234.5")
     return values
 
 
 def _value(cell: Cell, decimal_comma: bool, where: str) -> float:
     if cell.value.lower() in MISSING:
         return math.nan
-    value, place = _number(cell.value, decimal_comma), f"{where}, line {cell.line}: {quoted(cell.value)}"
+    value = _number(cell.value, decimal_comma)
+    place = f"{where}, line {cell.line}: {quoted(cell.value)} in column {quoted(cell.column)}"
     if value is None:
-        raise DataError(
-            f"{place} in column {quoted(cell.column)} is no number; write numbers like 1234.5, and nothing where one is "
-            "missing"
-        )
+        raise DataError(f"{place} is no number; write numbers like 1234.5, and nothing where one is missing")
     if math.isinf(value) or abs(value) > LARGEST:
         much = "above 1e100; use a larger unit" if re.search(r"\d", cell.value) else "infinite; leave the field empty"
-        raise DataError(f"{place} in column {quoted(cell.column)} is {much}")
+        raise DataError(f"{place} is {much}")
     return value
 
 

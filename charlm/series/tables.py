@@ -142,8 +142,8 @@ class _Header:
         for name in self.names[:3]:
             if not is_value(name) and is_date(name):
                 raise DataError(
-                    f"{self.where}: {quoted(name)} is a date where a header is wanted; begin the table with names such as "
-                    "unique_id,ds,y, and give each time a row"
+                    f"{self.where}: {quoted(name)} is a date where a header is wanted; begin the table with names "
+                    "such as unique_id,ds,y, and give each time a row"
                 )
 
     def _refuse_absent(self) -> None:
