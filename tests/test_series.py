@@ -186,6 +186,8 @@ def test_long_and_wide_tables_in_any_order_are_the_same_series(columns, random):
         other = of_long[one.name]
         at = [t for t, value in enumerate(column) if value is not None]
         expected = np.interp(np.arange(len(column)), at, [column[t] for t in at])
+        if all(value is None or value == round(value) for value in column):
+            expected = np.rint(expected)
         for found in (one, other):
             assert found.values.tolist() == expected.tolist()
             assert np.flatnonzero(found.given).tolist() == at
@@ -271,7 +273,7 @@ BAD = {
     "values twice": (LONG.replace("y", "y,y") + "A,1,1,2\n", "line 1: two columns are called 'y'"),
     "a name and words": (
         "store,Date,Sales\nA,1,1\n",
-        "column 'store' has no numbers; if it names series, say",
+        "column 'store' has no numbers; if it names series, name it",
     ),
     "a name and many values": ("unique_id,ds,a,b\nA,1,1,2\n", "name the column of values with --value-column"),
     "columns without times": ("1,2\n3,4\n", "line 1: no column of times: name it with --time-column"),

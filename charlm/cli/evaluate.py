@@ -25,7 +25,7 @@ def command(
     settings: Tables,
     as_json: bool,
 ) -> None:
-    """Measure how well a model predicts a text; without CORPUS, the text it was trained on.
+    """Measure how well a model predicts a text or number series; without CORPUS, what it was trained on.
 
     State is carried through the text, so that a symbol is predicted from all that precedes it, unless --cold.
     """
@@ -47,11 +47,13 @@ def command(
             reading=reading_bar(bar),
             scoring=lambda symbols: bar("scoring", symbols, "symbols"),
         )
+    series = loaded.config.data.tokenizer == "series"
     if as_json:
-        print_json(score.to_dict())
+        without = ("bits_per_byte", "bytes", "unknown") if series else ()  # values have no bytes
+        print_json({key: value for key, value in score.to_dict().items() if key not in without})
         return
     print(f"{score.split} split, {score.context} state, {loaded.checkpoint.path}")
-    if loaded.config.data.tokenizer == "series":
+    if series:
         print(f"  {score.nats_per_symbol:8.4f} nats per value ({score.bits_per_char:.4f} bits)")
         print(f"  {score.symbols:,} values, {score.seconds:.1f} seconds")
         return

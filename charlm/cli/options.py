@@ -122,6 +122,9 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 TRAINING = [one for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()]
 SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
 FORECASTING = ForecastConfig.settings()
+COLUMNS = [
+    one for one in DataConfig.settings() if one.key in ("id_column", "time_column", "value_column", "date_format")
+]
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def draw(forecast: Forecast, series: Sequence[Series], file: Path) -> None:
     if len(series) > shown:
         figure.suptitle(f"{shown} of {len(series):,} series")
     try:
-        figure.savefig(file, dpi=120)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few dates, and of letters that the font has not
+            figure.savefig(file, dpi=120)
     except OSError as error:
         raise CharlmError(f"{file}: cannot be written: {error.strerror}") from None
 

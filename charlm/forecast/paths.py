@@ -16,7 +16,7 @@ from charlm.records import Ids
 from charlm.runtime import kernel
 from charlm.sampling import RECENT
 from charlm.series.alphabet import SeriesAlphabet
-from charlm.series.cells import naming
+from charlm.series.cells import are_whole, naming
 from charlm.series.scaling import Values
 
 ROWS = 1 << 14  # continuations that are drawn side by side, at most
@@ -106,6 +106,6 @@ def _as_before(continued: Values, history: Values) -> Values:
         raise DataError("a forecast that is no finite number; the history's values are too large or too far apart")
     if (history >= 0).all():
         continued = np.maximum(continued, 0.0)
-    if (history == np.rint(history)).all():
+    if are_whole(history):
         continued = np.rint(continued)
     return continued

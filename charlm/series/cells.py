@@ -141,4 +141,10 @@ def filled(name: str, values: Values, counts: npt.NDArray[np.int64], calendar: C
     whole = np.arange(steps[-1] + 1)
     there = np.zeros(len(whole), bool)
     there[steps] = True
-    return Series(name, np.interp(whole, steps, values), there, int(counts[0]), calendar)
+    between = np.interp(whole, steps, values)
+    return Series(name, np.rint(between) if are_whole(values) else between, there, int(counts[0]), calendar)
+
+
+def are_whole(values: Values) -> bool:
+    """Whether all values are whole numbers."""
+    return bool((values == np.rint(values)).all())

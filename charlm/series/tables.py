@@ -9,7 +9,8 @@
 Fields are separated by commas, semicolons or tabs; after semicolons and tabs a decimal comma is understood.
 
 - A value that is empty, or NA, NaN, null, ? or ., is missing, and so is a time that is not there between two that are.
-  The missing ones inside a series lie on the straight line between their neighbours: they are read, and never scored.
+  The missing ones inside a series lie on the straight line between their neighbours, rounded where all others are whole
+  numbers: they are read, and never scored.
   Those before its first value and after its last are dropped, and so are empty lines.
 - Rows may be in any order. A time that a series has twice is refused, and so are infinite values, and times that are no
   whole number of steps apart.
@@ -166,8 +167,8 @@ class _Header:
         for n in self.values:
             if len(row) == len(self.names) > 1 and not (is_value(row[n]) or re.search(r"[\d#]", row[n])):
                 self._refuse(
-                    f"column {quoted(self.names[n])} has no numbers; if it names series, say so with "
-                    f"{named('data.id_column', self.names[n])}, and name the values with {named('data.value_column')}"
+                    f"column {quoted(self.names[n])} has no numbers; if it names series, name it with "
+                    f"{named('data.id_column')}, and the values with {named('data.value_column')}"
                 )
 
     @staticmethod
