@@ -20,9 +20,10 @@ from charlm.pairs.table import Pair, read_pairs
 from charlm.reading import Reading
 from charlm.records import Ids, Records, matches
 from charlm.series.alphabet import SeriesAlphabet
+from charlm.series.cells import Series
 from charlm.series.choice import choose
 from charlm.series.records import records_of, training_values
-from charlm.series.tables import Columns, Series, read_table
+from charlm.series.tables import Columns, read_table
 from charlm.sources import STDIN
 from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import TOKENIZERS
@@ -131,7 +132,7 @@ def _prepare_series(corpus: Corpus, config: DataConfig, alphabet: Alphabet | Non
     if alphabet is None:
         known = training_values(series, config.split)
         season = series[0].calendar.season if config.season is None else config.season
-        chosen = choose(known, season)
+        chosen = choose(known, season, all((one.values > 0).all() for one in series))
         alphabet, choice = SeriesAlphabet.learnt(known, chosen.scaling, config.bins), str(chosen)
     assert isinstance(alphabet, SeriesAlphabet)
     train, valid = (records_of(series, alphabet, config.split, part) for part in ("train", "valid"))

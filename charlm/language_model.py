@@ -55,6 +55,7 @@ class LanguageModel:
         assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
         groups = Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers)
         self._evaluator = Evaluator(self.model, groups)  # keeps its graph, which takes a second to build
+        self._forecaster: Forecaster | None = None  # as this does
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -248,7 +249,9 @@ class LanguageModel:
         """What draws continuations of number series; raises UsageError if it is a model of text."""
         if not isinstance(self.alphabet, SeriesAlphabet):
             raise UsageError(f"{self.checkpoint.run_name}: is a model of text; train one with tokenizer='series'")
-        return Forecaster(self.model, self.alphabet)
+        if self._forecaster is None:
+            self._forecaster = Forecaster(self.model, self.alphabet)
+        return self._forecaster
 
 
 def _reloaded(checkpoint: Checkpoint) -> LanguageModel:

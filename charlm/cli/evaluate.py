@@ -25,7 +25,7 @@ def command(
     settings: Tables,
     as_json: bool,
 ) -> None:
-    """Measure how well a model predicts a text; without CORPUS, the text it was trained on.
+    """Measure how well a model predicts a text or number series; without CORPUS, what it was trained on.
 
     State is carried through the text, so that a symbol is predicted from all that precedes it, unless --cold.
     """

@@ -6,13 +6,14 @@ import csv
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from charlm.cli import completion
-from charlm.cli.options import FORECASTING, json_option, model_options, settings
+from charlm.cli.options import COLUMNS, FORECASTING, json_option, model_options, settings
 from charlm.cli.output import print_json
 from charlm.config import ForecastConfig, Tables
 from charlm.errors import CharlmError, UsageError
@@ -20,7 +21,7 @@ from charlm.errors import CharlmError, UsageError
 if TYPE_CHECKING:
     from charlm.forecast.backtest import Errors
     from charlm.forecast.result import Forecast
-    from charlm.series.tables import Series
+    from charlm.series.cells import Series
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -29,17 +30,17 @@ class _Levels(click.Command):
     """A command whose --level takes as many numbers as follow it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread, after_level = list[str](), False
+        spread, levels = list[str](), 0
         for arg in args:
-            after_level = arg == "--level" or (after_level and NUMBER.fullmatch(arg) is not None)
-            spread += ["--level", arg] if after_level and arg != "--level" else [] if after_level else [arg]
+            levels = 1 if arg == "--level" else levels + 1 if levels and NUMBER.fullmatch(arg) else 0
+            spread += ["--level", arg] if levels > 2 else [arg]
         return super().parse_args(ctx, spread)
 
 
 @click.command(cls=_Levels)
 @click.argument("history", metavar="[HISTORY...]", nargs=-1, shell_complete=completion.files)
 @model_options
-@settings(FORECASTING)
+@settings([*FORECASTING, *COLUMNS])
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the forecast to this file, as CSV.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file: .png, .svg or .pdf.")
 @click.option(
@@ -63,8 +64,8 @@ def command(
     """Forecast number series.
 
     HISTORY is one or more tables; without it, those that the model learnt from. A table is CSV (commas, semicolons or
-    tabs) in long form, with the columns unique_id, ds and y or those that the model learnt from; in wide form, with
-    a column of times and one for each series; a single column of numbers; or a .tsf file.
+    tabs) in long form, with the columns unique_id, ds and y, those that the model learnt from, or those that options
+    name; in wide form, with a column of times and one for each series; a single column of numbers; or a .tsf file.
 
     \b
     Missing values   are filled on a straight line, and never scored. Times that are not there count as missing.
@@ -86,15 +87,15 @@ def command(
     from charlm.trained import corpus_of
 
     asked = ForecastConfig.from_dict(settings.get("forecast", {}))
+    _check_files(csv_file, plot)
     found = find_run(model, models).pick(checkpoint)
     if not isinstance(found.alphabet(), SeriesAlphabet):
         raise UsageError(f"{found.run_name}: is a model of text; train one with: charlm train --tokenizer series TABLE")
+    data = replace(found.config().data, **settings.get("data", {}))
     with progress_bars() as bar, corpus_of(found, list(history), reading_bar(bar)) as corpus:
-        series = series_of(corpus, found.config().data)
-    if plot is not None:
-        _check_plot(plot)
+        series = series_of(corpus, data)
     if backtest is not None and corpus.sha256 == found.record["corpus"]["sha256"]:
-        _warn_of_training(series, found.config().data.split, backtest * (asked.horizon or usual_horizon(series)))
+        _warn_of_training(series, data.split, backtest * (asked.horizon or usual_horizon(series)))
     start_tensorflow()
     from charlm.forecast.backtest import backtest as measure
     from charlm.forecast.result import forecast_of
@@ -133,10 +134,15 @@ def _warn_of_training(series: Sequence[Series], split: Sequence[float], values: 
         )
 
 
-def _check_plot(plot: Path) -> None:
-    """Refuses what cannot be drawn before anything is computed."""
+def _check_files(csv_file: Path | None, plot: Path | None) -> None:
+    """Refuses what cannot be written or drawn before anything is computed."""
     import importlib.util
 
+    for option, file in (("--csv", csv_file), ("--plot", plot)):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise UsageError(f"{option} {file}: {'is a folder' if file.is_dir() else 'its folder is not there'}")
+    if plot is None:
+        return
     if plot.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--plot {plot}: is no .png, .svg or .pdf")
     if importlib.util.find_spec("matplotlib") is None:

@@ -16,17 +16,18 @@ from charlm.cli.output import print_json
 def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Describe a trained model: configuration, size, scores, files."""
     from charlm.runs import find_run
+    from charlm.series.alphabet import SeriesAlphabet
 
     run = find_run(model, models)
     chosen, last = run.pick(checkpoint), run.pick("last")
-    progress, config, tokenizer = last.progress(), chosen.config(), chosen.tokenizer()
+    progress, config, alphabet = last.progress(), chosen.config(), chosen.alphabet()
     parameters = sum(array.size for array in chosen.arrays("weights").values())
     about = {
         "name": run.name,
         "config": config.to_dict(),
         "parameters": parameters,
         "tokenizer": config.data.tokenizer,
-        "vocabulary": tokenizer.vocabulary,
+        "vocabulary": alphabet.vocabulary,
         "best": {"step": progress["best"], "nats_per_symbol": progress["best_nats"]},
         "last_step": progress["step"],
         "finished": progress["finished"],
@@ -39,10 +40,11 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
         print_json(about)
         return
     m, t = config.model, config.train
+    of_series = f", of {alphabet.scaling}" if isinstance(alphabet, SeriesAlphabet) else ""
     best = "no score" if progress["best_nats"] is None else f"{progress['best_nats']:.4f} nats per symbol"
     print(f"{run.name}  {run.path}")
     print(f"  model       {m.cell}, {m.layers} x {m.units} units, dropout {m.dropout}, {parameters:,} parameters")
-    print(f"  tokenizer   {config.data.tokenizer}, {tokenizer.vocabulary} symbols")
+    print(f"  tokenizer   {config.data.tokenizer}, {alphabet.vocabulary} symbols{of_series}")
     print(f"  training    {t.lanes} lanes, window {t.bptt}, stride {t.k1}, {t.optimizer}, rate {t.learning_rate}")
     print(f"  corpus      {run.record['corpus']['chars']:,} characters: {', '.join(run.record['corpus']['paths'])}")
     if origin := about["from"]:

@@ -123,6 +123,9 @@ def settings(bundle: Sequence[Setting]) -> Callable[[Command], Command]:
 TRAINING = [one for table in (ModelConfig, DataConfig, TrainConfig) for one in table.settings()]
 SAMPLING, EVALUATION = SampleConfig.settings(), EvaluationConfig.settings()
 FORECASTING, TRANSLATION = ForecastConfig.settings(), TranslationConfig.settings()
+COLUMNS = [
+    one for one in DataConfig.settings() if one.key in ("id_column", "time_column", "value_column", "date_format")
+]
 
 
 def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -18,8 +18,8 @@ from charlm.cli.output import print_json
 def command(models: Path, as_json: bool) -> None:
     """List runs, the newest first: it is the one that other commands read. A published model stands behind them.
 
-    The score is the best one on held-out text, in bits per character (lower is better); the size is on disk. With
-    --json, one object a line for each run.
+    The score is the best one on held-out text, in bits per character, or per value of number series (lower is better);
+    the size is on disk. With --json, one object a line for each run.
     """
     from charlm.cli.listing import described, row, table
     from charlm.runs import runs

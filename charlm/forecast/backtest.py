@@ -14,10 +14,10 @@ from charlm.errors import DataError, named
 from charlm.forecast.paths import Forecaster
 from charlm.forecast.rivals import Method, rivals
 from charlm.records import Mask
+from charlm.series.cells import Series
 from charlm.series.metrics import DECILES, pinball, scaled_error
 from charlm.series.records import usual_horizon
 from charlm.series.scaling import Values
-from charlm.series.tables import Series
 
 FEWEST_VALUES = 3  # of a history
 
@@ -96,7 +96,7 @@ def backtest(
     ends = [(50 - level / 2) / 100 for level in levels] + [(50 + level / 2) / 100 for level in levels]
     places = [0.5, *DECILES.tolist(), *ends]
     start = time.monotonic()
-    paths = forecaster.paths([one.history for one in windows], horizon, config.samples, config.seed or 0)
+    paths = forecaster.paths([(one.series, one.history) for one in windows], horizon, config.samples, config.seed or 0)
     own = [np.quantile(one, places, axis=1) for one in paths]
     progress(len(windows))
     found = [_errors("charlm", own, windows, levels, season, time.monotonic() - start)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from charlm.errors import CharlmError
 from charlm.forecast.result import Forecast
-from charlm.series.tables import Series
+from charlm.series.cells import Series
 
 MOST_PANELS, COLUMNS = 12, 3
 SHOWN_HORIZONS, FEWEST_SHOWN = 4, 40  # of the history
@@ -41,7 +42,9 @@ def draw(forecast: Forecast, series: Sequence[Series], file: Path) -> None:
     if len(series) > shown:
         figure.suptitle(f"{shown} of {len(series):,} series")
     try:
-        figure.savefig(file, dpi=120)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few dates, and of letters that the font has not
+            figure.savefig(file, dpi=120)
     except OSError as error:
         raise CharlmError(f"{file}: cannot be written: {error.strerror}") from None
 
@@ -49,10 +52,8 @@ def draw(forecast: Forecast, series: Sequence[Series], file: Path) -> None:
 def _draw_panel(panel: Any, forecast: Forecast, one: Series, n: int) -> None:
     horizon = len(forecast.ds[n])
     begin = max(0, len(one.values) - max(SHOWN_HORIZONS * horizon, FEWEST_SHOWN))
-    past, future = (
-        _axis(one.times(begin, len(one.values))),
-        _axis([*one.times(len(one.values) - 1, len(one.values)), *forecast.ds[n]]),
-    )
+    times = one.times(begin, len(one.values))
+    past, future = _axis(times), _axis([times[-1], *forecast.ds[n]])
     last = one.values[-1]  # the fan opens from it
     values = np.where(one.given, one.values, np.nan)[begin:]
     panel.plot(past, values, color=GREY, linewidth=1.3, label="history")

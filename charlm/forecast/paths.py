@@ -16,6 +16,7 @@ from charlm.records import Ids
 from charlm.runtime import kernel
 from charlm.sampling import RECENT
 from charlm.series.alphabet import SeriesAlphabet
+from charlm.series.cells import are_whole, naming
 from charlm.series.scaling import Values
 
 ROWS = 1 << 14  # continuations that are drawn side by side, at most
@@ -33,14 +34,14 @@ class Forecaster:
         self._decoder = decoder_of(model, "float32", columns=True)
         self._blocked = tf.constant(np.isin(np.arange(alphabet.vocabulary), alphabet.blocked))
 
-    def paths(self, histories: Sequence[Values], horizon: int, samples: int, seed: int) -> list[Values]:
+    def paths(self, histories: Sequence[tuple[str, Values]], horizon: int, samples: int, seed: int) -> list[Values]:
         """Draws continuations.
 
         A series' own do not depend on the others. None is negative where no value was, and all are whole numbers where
         all values were.
 
         Args:
-            histories: the values of each series, at least one.
+            histories: the name and the values of each series, at least one.
             horizon: values to draw.
             samples: continuations of each series.
             seed: the same one draws the same.
@@ -49,22 +50,24 @@ class Forecaster:
             For each series its continuations [horizon, samples].
 
         Raises:
-            DataError: a value is out of what the scaling takes.
+            DataError: a value is out of what the scaling takes; the message names the series.
         """
         at_once, uniform = max(1, ROWS // samples), np.random.default_rng(seed).random((horizon, samples))
         found: list[Values] = []
         for start in range(0, len(histories), at_once):
             some = histories[start : start + at_once]
             padded = [*some, *[some[0]] * (min(at_once, len(histories)) - len(some))]
-            ids = self._drawn([self._ids(values) for values in padded], horizon, samples, seed)
+            ids = self._drawn([self._ids(*one) for one in padded], horizon, samples, seed)
             steps = self.alphabet.steps(ids, np.broadcast_to(uniform[:, None], ids.shape))
-            for n, values in enumerate(some):
-                continued = self.alphabet.scaling.continued(values, steps[:, n], self.alphabet.size)
-                found.append(_as_before(continued, values))
+            for n, (name, values) in enumerate(some):
+                with naming(name):
+                    continued = self.alphabet.scaling.continued(values, steps[:, n], self.alphabet.size)
+                    found.append(_as_before(continued, values))
         return found
 
-    def _ids(self, values: Values) -> Ids:
-        return self.alphabet.ids(values)[-LONGEST_HISTORY:].astype(np.int32)
+    def _ids(self, name: str, values: Values) -> Ids:
+        with naming(name):
+            return self.alphabet.ids(values)[-LONGEST_HISTORY:].astype(np.int32)
 
     def _drawn(self, prompts: Sequence[Ids], horizon: int, samples: int, seed: int) -> Ids:
         """The symbols [H, N, S] after prompts of N series."""
@@ -103,6 +106,6 @@ def _as_before(continued: Values, history: Values) -> Values:
         raise DataError("a forecast that is no finite number; the history's values are too large or too far apart")
     if (history >= 0).all():
         continued = np.maximum(continued, 0.0)
-    if (history == np.rint(history)).all():
+    if are_whole(history):
         continued = np.rint(continued)
     return continued

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from charlm.config import DataConfig, ForecastConfig
 from charlm.dataset import read, series_of
+from charlm.errors import DataError, UsageError, named
 from charlm.forecast.paths import Forecaster
 from charlm.series.calendar import Calendar
+from charlm.series.cells import LARGEST, Series, filled
 from charlm.series.records import usual_horizon
 from charlm.series.scaling import Values
-from charlm.series.tables import Columns, Series, read_table
+from charlm.series.tables import TIME_NAMES, Columns, read_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +70,7 @@ def forecast_of(forecaster: Forecaster, series: Sequence[Series], config: Foreca
     """
     horizon = config.horizon or usual_horizon(series)
     seed = secrets.randbelow(2**31) if config.seed is None else config.seed
-    paths = forecaster.paths([one.values for one in series], horizon, config.samples, seed)
+    paths = forecaster.paths([(one.name, one.values) for one in series], horizon, config.samples, seed)
     every = np.array(paths)  # [N, H, S]
     levels = sorted(config.level)
     low, high = ([50 - sign * level / 2 for level in levels] for sign in (1, -1))
@@ -89,29 +92,65 @@ def series_from(data: Any, config: DataConfig) -> list[Series]:
     """Series from what Python has: values, several of them, pandas' frames and series, or the path of a table.
 
     Raises:
-        DataError: it is nothing of these, or cannot be read.
+        UsageError: it is nothing of these.
+        DataError: a table or a value that cannot be read.
     """
     if isinstance(data, str | os.PathLike):
         with read([os.fspath(data)], config, lambda size: lambda count: None) as corpus:
             return series_of(corpus, config)
-    if hasattr(data, "to_csv"):  # pandas: a table like those in files
-        frame = data.to_frame(data.name or config.value_column) if hasattr(data, "to_frame") else data
-        timed = type(frame.index).__name__ in ("DatetimeIndex", "PeriodIndex")
-        frame = frame.rename_axis(config.time_column).reset_index() if timed else frame
-        columns = Columns(config.id_column, config.time_column, config.value_column, config.date_format)
-        return [_named(one, "y") for one in read_table(frame.to_csv(index=False), columns, "the frame")]
+    if hasattr(data, "to_csv"):
+        return _from_pandas(data, config)
     if isinstance(data, Mapping):
-        return [_from_values(values, str(name)) for name, values in data.items()]
-    nested = not isinstance(data, np.ndarray) and len(data) and hasattr(data[0], "__len__")
-    many = nested or getattr(data, "ndim", 1) == 2
-    return [_from_values(values, str(n)) for n, values in enumerate(data)] if many else [_from_values(data, "0")]
+        return [_from_values(values, str(name)) for name, values in _some(data).items()]
+    if not isinstance(data, Sequence | np.ndarray) or isinstance(data, bytes | bytearray):
+        raise UsageError(
+            f"{named('data')} must be values, several series, a pandas frame or the path of a table, not {_short(data)}"
+        )
+    many = data.ndim > 1 if isinstance(data, np.ndarray) else len(data) > 0 and isinstance(data[0], Sized)
+    return [_from_values(values, str(n)) for n, values in enumerate(_some(data))] if many else [_from_values(data, "0")]
 
 
-def _named(series: Series, name: str) -> Series:
-    return series if series.name else Series(name, series.values, series.given, series.first, series.calendar)
+def _from_pandas(data: Any, config: DataConfig) -> list[Series]:
+    frame, name = (data.to_frame(config.value_column), data.name) if hasattr(data, "to_frame") else (data, None)
+    columns = Columns(config.id_column, config.time_column, config.value_column, config.date_format)
+    there = {str(column).lower() for column in frame}
+    kind = type(frame.index).__name__
+    dated = kind in ("DatetimeIndex", "PeriodIndex") and columns.time not in frame
+    if dated or (kind == "Index" and frame.index.name is None and there.isdisjoint({columns.time, *TIME_NAMES})):
+        frame = frame.rename_axis(columns.time)
+    if any(level is not None and level not in frame for level in frame.index.names):
+        frame = frame.reset_index()
+        there |= {str(column).lower() for column in frame}
+    known = {column.lower() for column in (*columns[:3], *TIME_NAMES)}
+    if known.isdisjoint(there) and all(column.kind in "iufb" for column in frame.dtypes):
+        return [_from_values(frame[column], str(column)) for column in _some(frame)]
+    usual = "0" if name is None else str(name)
+    return [replace(one, name=one.name or usual) for one in read_table(frame.to_csv(index=False), columns, "the frame")]
+
+
+def _some(data: Any) -> Any:
+    """Series of which there is at least one."""
+    if not len(data):
+        raise DataError(f"{named('data')} has no series")
+    return data
 
 
 def _from_values(values: Any, name: str) -> Series:
-    text = "\n".join(["y", *(str(value) for value in np.asarray(values, np.float64).tolist())])
-    series = read_table(text, Columns(), f"series {name}")[0]
-    return Series(name, series.values, series.given, 0, Calendar("number", 1))
+    try:
+        found: Values = np.ma.filled(np.ma.array(values, np.float64), np.nan)
+    except (TypeError, ValueError):
+        raise UsageError(f"series {name}: must be numbers, NaN where one is missing, not {_short(values)}") from None
+    if found.ndim != 1:
+        raise UsageError(f"series {name}: must be a list of numbers, not {found.ndim}-dimensional")
+    if np.isnan(found).all():
+        raise DataError(f"series {name}: has no values")
+    large = np.flatnonzero(np.abs(found) > LARGEST)
+    if len(large):
+        raise DataError(
+            f"series {name}: value {large[0]} is {found[large[0]]:g}; use a larger unit, or NaN if it is missing"
+        )
+    return filled(name, found, np.arange(len(found)), Calendar("number", 1), "the data")
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 60, placeholder="...")

@@ -63,8 +63,9 @@ class SeriesAlphabet(Alphabet):
             )
         steps = np.clip(steps, *np.quantile(steps, [TAIL, 1 - TAIL]))
         count = min(MOST_BINS, max(FEWEST_BINS, len(steps) // STEPS_PER_BIN)) if bins is None else bins
-        edges = np.unique(np.quantile(steps, np.linspace(0, 1, count + 1))[1:-1])
-        edges = edges[edges > steps.min()]
+        edges = np.quantile(steps, np.linspace(0, 1, count + 1))[1:-1]
+        below, firsts = np.unique(np.searchsorted(np.sort(steps), edges), return_index=True)
+        edges = edges[firsts[below > 0]]  # no bin is empty
         own = np.searchsorted(edges, steps, side="right")
         places = np.linspace(0, 1, POINTS)
         quantiles = np.array([np.quantile(steps[own == n], places) for n in range(len(edges) + 1)])

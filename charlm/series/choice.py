@@ -30,22 +30,23 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         if len(self.losses) < 2:
-            return f"{self.scaling}: the training part is too short to compare it with others"
+            return f"{self.scaling}: the training part is too short, or too even, to compare it with others"
         (_, loss), (other, second), *_ = sorted(self.losses.items(), key=lambda found: found[1])
         return f"{self.scaling}: quantile loss {loss:.4f} at the end of the training part, {second:.4f} by {other}"
 
 
-def choose(series: Sequence[Values], season: int) -> Choice:
+def choose(series: Sequence[Values], season: int, positive: bool) -> Choice:
     """Chooses the scaling of series.
 
     Args:
         series: the values of the training part of each.
         season: steps of a season; 1 if there is none.
+        positive: whether all values are, those of other parts too: only then may they be logarithms.
     """
     some = [values[-MOST_VALUES:] for values in series[:: -(-len(series) // MOST_SERIES)]]
     longest = max(map(len, some))
     horizon = max(1, min(max(season, 6), LONGEST_HORIZON, longest // 5))
-    logs = (False, True) if all((values > 0).all() for values in series) else (False,)
+    logs = (False, True) if positive else (False,)
     seasonal = season > 1 and longest >= (FEWEST_SEASONS + 1) * season
     bases = [base for base in BASES if seasonal or not base.startswith("season")]
     losses = {}

@@ -8,8 +8,8 @@ import numpy as np
 
 from charlm.records import Mask, Records
 from charlm.series.alphabet import SeriesAlphabet
+from charlm.series.cells import Series, naming
 from charlm.series.scaling import Values
-from charlm.series.tables import Series
 
 PARTS = ("train", "valid", "test")
 LEAST_HORIZON = 6
@@ -38,11 +38,15 @@ def records_of(series: Sequence[Series], alphabet: SeriesAlphabet, split: Sequen
     """The symbols of every series up to the end of a part; those count whose values are given and in the part.
 
     A series that has no step of a base up to there is left out.
+
+    Raises:
+        DataError: a series that the alphabet's scaling does not take.
     """
     ids, scored = [], list[Mask]()
     for one in series:
         start, stop = bounds(len(one.values), split, part)
-        symbols = alphabet.ids(one.values[:stop])
+        with naming(one.name):
+            symbols = alphabet.ids(one.values[:stop])
         if len(symbols) < 2:
             continue
         at = np.arange(stop - len(symbols), stop)  # the value of each symbol; the first begins the series

@@ -29,6 +29,8 @@ from charlm.errors import DataError
 Values = npt.NDArray[np.float64]
 BASES = ("last", "mean", "season", "seasonal mean", "seasonal step")
 SMALLEST = 1e-9  # size of steps, relative to the largest value
+LEAST = 1e-190  # that the largest value is taken for; what is divided by it stays a number
+FARTHEST = 50.0  # of scaled steps: one is farther only where all before it were nearly none
 
 
 class Scaling(NamedTuple):
@@ -55,10 +57,11 @@ class Scaling(NamedTuple):
         return {"last": 1, "mean": 1, "seasonal step": self.season + 1}.get(self.base, self.season)
 
     def scaled(self, values: Values) -> Values:
-        """The scaled steps of values [N], from the second step on: [max(0, N - first - 1)]."""
+        """The scaled steps of values [N], from the second step on, at most `FARTHEST`: [max(0, N - first - 1)]."""
         steps = self._steps(self._transformed(values))
         sizes = np.cumsum(np.abs(steps)) / np.arange(1, len(steps) + 1)
-        return steps[1:] / np.maximum(sizes[:-1], _smallest(values, self.log))
+        largest = np.maximum.accumulate(np.abs(values))[self.first : -1]
+        return np.clip(steps[1:] / np.maximum(sizes[:-1], self._smallest(largest)), -FARTHEST, FARTHEST)
 
     def continued(self, values: Values, scaled: Values, size: float) -> Values:
         """The values [H, S] after a history [N] of at least one, whose scaled steps are [H, S].
@@ -72,13 +75,13 @@ class Scaling(NamedTuple):
         steps = np.abs(self._steps(known))
         if not len(steps):
             steps = np.array([size if self.log else size * np.abs(values).mean()])
-        total, count = np.full(paths, steps.sum()), len(steps)
+        total, count, largest = np.full(paths, steps.sum()), len(steps), np.full(paths, np.abs(values).max())
         whole = np.concatenate([np.broadcast_to(known[:, None], (len(known), paths)), np.zeros((horizon, paths))])
         for n in range(horizon):
             t = len(known) + n
-            step = scaled[n] * np.maximum(total / count, _smallest(values, self.log))
+            step = scaled[n] * np.maximum(total / count, self._smallest(largest))
             whole[t] = self._base(whole[:t]) + step
-            total, count = total + np.abs(step), count + 1
+            total, count, largest = total + np.abs(step), count + 1, np.maximum(largest, np.abs(whole[t]))
         after = whole[len(known) :]
         with np.errstate(over="ignore"):
             return np.exp(after) if self.log else after
@@ -93,11 +96,18 @@ class Scaling(NamedTuple):
                 sizes.append(steps.mean() / level)
         return float(np.median(sizes)) if sizes else 0.0
 
+    def _smallest(self, largest: Values) -> Values:
+        """The size that steps have at least, where so large a value is the largest."""
+        return SMALLEST * (np.ones_like(largest) if self.log else np.maximum(LEAST, largest))
+
     def _transformed(self, values: Values) -> Values:
         if not self.log:
             return values
         if (values <= 0).any():
-            raise DataError("a value of 0 or below, where the model learnt from positive ones alone")
+            least = float(values.min())
+            raise DataError(
+                f"the value {least:g}, where the model takes values above 0 alone; leave the series out, or train on it"
+            )
         return np.log(values)
 
     def _steps(self, known: Values) -> Values:
@@ -141,7 +151,3 @@ def _means_by_position(values: Values, m: int) -> Values:
     padded = np.concatenate([values, np.zeros(-len(values) % m)]).reshape(-1, m)
     sums = np.cumsum(padded, 0) - padded
     return (sums / np.maximum(np.arange(len(padded)), 1)[:, None]).reshape(-1)[: len(values)]
-
-
-def _smallest(values: Values, log: bool) -> float:
-    return SMALLEST * (1.0 if log else max(1e-300, float(np.abs(values).max())))
