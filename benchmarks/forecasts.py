@@ -13,9 +13,10 @@ from pathlib import Path
 from machine import heading
 
 import charlm
-from charlm.config import DataConfig, ForecastConfig
+from charlm.config import DataConfig
 from charlm.forecast.backtest import backtest
 from charlm.forecast.result import series_from
+from charlm.questions import ForecastConfig
 
 SEEDS = (1, 2, 3)
 PAGE = """# Forecasts, measured

@@ -16,9 +16,9 @@ from pathlib import Path
 from machine import heading
 
 import charlm
-from charlm.config import TranslationConfig
 from charlm.pairs.metrics import accuracy
 from charlm.pairs.table import Pair, escaped, read_pairs
+from charlm.questions import TranslationConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 PARTS = ("addition", "dates", "words")

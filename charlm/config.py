@@ -23,10 +23,6 @@ LENGTHS = ("epochs", "steps", "minutes")
 BY_PRESET = "by preset"
 
 
-def _are_percentages(levels: tuple[float, ...]) -> bool:
-    return all(0 < level < 100 for level in levels) and len({*levels}) == len(levels) > 0
-
-
 FRACTION = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARES = Allowed(
     "three fractions of 0 or more that sum to 1, the first above 0",
@@ -35,7 +31,6 @@ SHARES = Allowed(
 # What float32 logits can be divided by.
 WARM = within("0, or from 0.001 to 1000", (0, 0), (1e-3, 1e3))
 TEXTS = Allowed("texts that are not empty", all)
-PERCENTAGES = Allowed("above 0 and below 100, each once", _are_percentages)
 
 
 def _compiles(pattern: str) -> bool:
@@ -200,51 +195,6 @@ class SampleConfig(Strict):
 
 # The settings of samplers, each declared once, above: options, keys, fields, inputs and tensors are made from these.
 KNOBS = {one.key: one for one in SampleConfig.settings() if one.neutral is not None}
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(Strict):
-    """The part of a text that is scored, and the state that it is scored from."""
-
-    TABLE = "evaluate"
-
-    split: str | None = setting(
-        None,
-        one_of("train", "valid", "test", "all"),
-        "Part of the text, cut as in training",
-        "valid for the training text, all for another",
-    )
-    cold: int | None = setting(
-        None, at_least(1), "Start from zero state every so many symbols", "never: state is carried"
-    )
-
-
-@dataclass(frozen=True)
-class ForecastConfig(Strict):
-    """The forecasting of number series."""
-
-    TABLE = "forecast"
-
-    horizon: int | None = setting(None, at_least(1), "Values to forecast", "a season, or 6 where there is none")
-    level: tuple[float, ...] = setting(
-        (80.0, 95.0), PERCENTAGES, "Percentages of the continuations that lie in the intervals", "80 95"
-    )
-    samples: int = setting(200, at_least(10), "Continuations to draw of each series")
-    seed: int | None = setting(None, SEEDS, "The same seed gives the same forecast", "random")
-
-
-@dataclass(frozen=True)
-class TranslationConfig(Strict):
-    """The turning of sources into targets."""
-
-    TABLE = "translate"
-
-    beam: int = setting(4, between(1, 64), "Targets followed side by side; 1 takes the likeliest symbol")
-    samples: int | None = setting(
-        None, at_least(1), "Draw so many targets for each source", "none: the likeliest is found"
-    )
-    temperature: float = setting(1.0, within("from 0.001 to 1000", (1e-3, 1e3)), "Of the targets that are drawn")
-    seed: int | None = setting(None, SEEDS, "The same seed draws the same", "random")
 
 
 @dataclass(frozen=True)

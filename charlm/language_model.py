@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Checkpoint, assign
-from charlm.config import EvaluationConfig, ForecastConfig, SampleConfig, TranslationConfig
+from charlm.config import SampleConfig
 from charlm.corpus import Announce
 from charlm.dataset import Progress, pairs_of, part_of
 from charlm.errors import UsageError, named
@@ -22,6 +22,7 @@ from charlm.model import CharLM, build_model
 from charlm.pairs.alphabet import PairAlphabet
 from charlm.pairs.metrics import accuracy
 from charlm.pairs.records import parts_of
+from charlm.questions import EvaluationConfig, ForecastConfig, TranslationConfig
 from charlm.score import Score
 from charlm.series.alphabet import SeriesAlphabet
 from charlm.settings import lists, without_none

@@ -192,8 +192,9 @@ class Training:
         before = after = None
         if text.records is not None:
             before, after = self.validation.remembered(text, self.run.pick("best").arrays("weights"), self.stop)
-        stamp = self._stamp()
-        return Remembered(**stamp, run=text.run, text=text.name, before=before, after=after, missing=text.missing)
+        return Remembered(
+            **self._stamp(), run=text.run, text=text.name, before=before, after=after, missing=text.missing
+        )
 
     def _started(self) -> Started:
         return Started(

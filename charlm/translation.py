@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from charlm.config import TranslationConfig
 from charlm.decoder import decoder_of
 from charlm.model import CharLM
 from charlm.pairs.alphabet import NEXT, PairAlphabet
+from charlm.questions import TranslationConfig
 from charlm.records import Ids
 from charlm.sampling import Setting
 from charlm.search import FINISHED, search

@@ -15,12 +15,12 @@ from test_series import refusal
 import charlm
 from charlm.cli import cli
 from charlm.cli.options import as_typed
-from charlm.config import ForecastConfig
 from charlm.errors import DataError, UsageError, spelled
 from charlm.events import Saved
 from charlm.forecast.backtest import backtest, windows_of
 from charlm.forecast.result import forecast_of, series_from
 from charlm.forecast.rivals import Normal, drift, rivals, seasonal_naive
+from charlm.questions import ForecastConfig
 from charlm.runs import find_run
 from charlm.series.calendar import Calendar
 from charlm.series.cells import Series

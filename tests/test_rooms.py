@@ -12,7 +12,7 @@ import charlm
 FLOORS = [
     {"errors", "cell"},
     {"settings", "cells"},
-    {"config", "corpora", "files", "interrupts", "machine", "reading", "score", "time_budget"},
+    {"config", "corpora", "questions", "files", "interrupts", "machine", "reading", "score", "time_budget"},
     {"sources", "presets", "tokenizer", "events", "operands", "runtime"},
     {"corpus", "records"},
     {"windows", "series", "pairs"},

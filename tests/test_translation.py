@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 import charlm
 from charlm.cli import cli
-from charlm.config import FORM_NAMES, ModelConfig, TranslationConfig
+from charlm.config import FORM_NAMES, ModelConfig
 from charlm.errors import UsageError
 from charlm.model import build_model
 from charlm.pairs.alphabet import NEXT, Layout, PairAlphabet
 from charlm.pairs.table import Pair
+from charlm.questions import TranslationConfig
 from charlm.session import Request, open_session
 from charlm.training import Training
 from charlm.translation import Translator

@@ -9,7 +9,8 @@ import click
 from charlm.cli import completion
 from charlm.cli.options import EVALUATION, json_option, model_options, settings
 from charlm.cli.output import print_json
-from charlm.config import EvaluationConfig, Tables
+from charlm.config import Tables
+from charlm.questions import EvaluationConfig
 
 
 @click.command()

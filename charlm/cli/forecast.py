@@ -15,8 +15,9 @@ import click
 from charlm.cli import completion
 from charlm.cli.options import COLUMNS, FORECASTING, json_option, model_options, settings
 from charlm.cli.output import print_json
-from charlm.config import ForecastConfig, Tables
+from charlm.config import Tables
 from charlm.errors import CharlmError, UsageError
+from charlm.questions import ForecastConfig
 
 if TYPE_CHECKING:
     from charlm.forecast.backtest import Errors

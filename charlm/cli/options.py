@@ -11,18 +11,9 @@ import click
 from click.core import ParameterSource
 
 from charlm.cli import completion
-from charlm.config import (
-    DataConfig,
-    EvaluationConfig,
-    ForecastConfig,
-    ModelConfig,
-    SampleConfig,
-    Tables,
-    TrainConfig,
-    TranslationConfig,
-    overlay,
-)
+from charlm.config import DataConfig, ModelConfig, SampleConfig, Tables, TrainConfig, overlay
 from charlm.errors import UsageError, in_python, nearest
+from charlm.questions import EvaluationConfig, ForecastConfig, TranslationConfig
 from charlm.settings import Setting, in_file
 
 Command = Callable[..., Any]

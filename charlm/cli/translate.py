@@ -15,8 +15,9 @@ import click
 from charlm.cli import completion
 from charlm.cli.options import TRANSLATION, json_option, model_options, settings
 from charlm.cli.output import print_json
-from charlm.config import Tables, TranslationConfig
+from charlm.config import Tables
 from charlm.errors import DataError, UsageError
+from charlm.questions import TranslationConfig
 
 AT_ONCE = 4096  # lines that are turned together
 SHOWN = 20  # characters never seen, at most

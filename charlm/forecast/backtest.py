@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from charlm.config import ForecastConfig
 from charlm.errors import DataError, named
 from charlm.forecast.paths import Forecaster
 from charlm.forecast.rivals import Method, rivals
+from charlm.questions import ForecastConfig
 from charlm.records import Mask
 from charlm.series.cells import Series
 from charlm.series.metrics import DECILES, pinball, scaled_error

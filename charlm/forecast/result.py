@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from charlm.config import DataConfig, ForecastConfig
+from charlm.config import DataConfig
 from charlm.dataset import read, series_of
 from charlm.errors import DataError, UsageError, named
 from charlm.forecast.paths import Forecaster
+from charlm.questions import ForecastConfig
 from charlm.series.calendar import Calendar
 from charlm.series.cells import LARGEST, Series, filled
 from charlm.series.records import usual_horizon
