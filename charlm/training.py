@@ -52,9 +52,8 @@ class Training:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
         self.old_text, self.lock, self.stop = session.old_text, session.lock, stop
         self.started = time.monotonic() if started is None else started
-        train = self.config.train
-        precision = Machine.here().precision(train.precision)
-        self.model = build_model(self.config.model, seed=train.seed, precision=precision)
+        train, here = self.config.train, Machine.here()
+        self.model = build_model(self.config.model, seed=train.seed, precision=here.precision(train.precision))
         if train.precision not in ("auto", self.model.precision):
             cell = f"the cell {self.config.model.cell} computes in {self.model.precision}"
             raise UsageError(f"{named('train.precision')} {train.precision}: {cell}")
@@ -192,9 +191,8 @@ class Training:
         before = after = None
         if text.records is not None:
             before, after = self.validation.remembered(text, self.run.pick("best").arrays("weights"), self.stop)
-        return Remembered(
-            **self._stamp(), run=text.run, text=text.name, before=before, after=after, missing=text.missing
-        )
+        stamp = self._stamp()
+        return Remembered(**stamp, run=text.run, text=text.name, before=before, after=after, missing=text.missing)
 
     def _started(self) -> Started:
         return Started(
