@@ -48,6 +48,7 @@ def command(
     With --samples, the targets of a source are separated by tabs, the likeliest first, each once. With --json, each
     line is an object with the source and its targets, and -log p of each in nats.
     """
+    from charlm.cli.bars import progress_bars
     from charlm.machine import start_tensorflow
     from charlm.pairs.alphabet import PairAlphabet
     from charlm.pairs.table import escaped, unescaped
@@ -62,16 +63,18 @@ def command(
     from charlm.language_model import LanguageModel
 
     loaded, given, unseen = LanguageModel(found), map(unescaped, _lines(sources)), dict[str, None]()
-    while some := list(itertools.islice(given, AT_ONCE)):
-        unseen.update(dict.fromkeys(character for source in some for character in alphabet.unseen(source)))
-        for source, hypotheses in zip(some, loaded.hypotheses(some, asked), strict=True):
-            if as_json:
-                targets = [{"target": one.text, "nats": one.nats} for one in hypotheses]
-                print_json({"source": source, "targets": targets})
-            else:
-                shown = hypotheses if asked.samples else hypotheses[:1]
-                print("\t".join(escaped(one.text) for one in shown))
-        sys.stdout.flush()
+    with progress_bars() as bar:
+        move = (lambda count: None) if sys.stdout.isatty() else bar("translating", None, "lines")
+        while some := list(itertools.islice(given, AT_ONCE)):
+            unseen.update(dict.fromkeys(character for source in some for character in alphabet.unseen(source)))
+            for source, hypotheses in zip(some, loaded.hypotheses(some, asked, move), strict=True):
+                if as_json:
+                    targets = [{"target": one.text, "nats": one.nats} for one in hypotheses]
+                    print_json({"source": source, "targets": targets})
+                else:
+                    shown = hypotheses if asked.samples else hypotheses[:1]
+                    print("\t".join(escaped(one.text) for one in shown))
+            sys.stdout.flush()
     if unseen:
         named = ", ".join(map(repr, list(unseen)[:SHOWN])) + (", ..." if len(unseen) > SHOWN else "")
         logging.getLogger("charlm").warning("the model has never seen %s", named)
