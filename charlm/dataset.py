@@ -153,6 +153,18 @@ def pairs_of(corpus: Corpus) -> list[Pair]:
     return [pair for name, pieces in texts_of(corpus) for pair in read_pairs(pieces, name)]
 
 
+def check_pairs_in(paths: list[str], data: dict[str, Any]) -> None:
+    """Refuses files of pairs that nothing can be learnt from, as `prepare` would, but at once.
+
+    Raises:
+        UsageError, DataError: as `read`, `read_pairs` and `learnt_alphabet`.
+    """
+    if "-" not in paths:  # standard input is read once
+        config = DataConfig.from_dict({**data, "pairs": True})
+        with read(paths, config, lambda size: lambda count: None) as corpus:
+            learnt_alphabet(parts_of(pairs_of(corpus), config.split)["train"], Layout())
+
+
 def texts_of(corpus: Corpus) -> Iterator[tuple[str, Iterator[str]]]:
     """The name and the text, in pieces, of each file of a corpus."""
     ends = [*corpus.file_starts[1:], corpus.chars]

@@ -39,6 +39,8 @@ def settled(
     data = DataConfig.from_dict(_with_preset(request).get("data", {}))
     if not data.pairs or data.form != "auto" or request.resume or request.from_run is not None:
         return request
+    if "-" in request.paths:
+        raise UsageError(f"standard input is read once, and layouts are tried: name one by {named('data.form')}")
     if data.split[1] == 0:
         raise UsageError(f"nothing is held out to choose a layout by: name one by {named('data.form')}")
     found: dict[str, float] = {}

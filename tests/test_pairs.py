@@ -53,6 +53,15 @@ def test_a_line_that_is_no_pair_is_named(text, said):
     assert str(refused.value).startswith(said)
 
 
+@given(st.text(st.sampled_from("ab\t\n\r\\ é\0"), max_size=40))
+def test_whatever_a_file_holds_it_is_pairs_or_refused_with_a_line(text):
+    try:
+        found = len(list(read_pairs([text], "file")))
+    except DataError as error:
+        found = str(error).partition(",")[0]
+    assert found in ("file", sum(bool(line.removesuffix("\r")) for line in text.split("\n")))
+
+
 @given(st.lists(st.tuples(st.text("abcdef", min_size=1, max_size=3), st.text("xy", max_size=2)), max_size=60))
 def test_every_pair_is_in_one_part_and_a_source_in_no_two(pairs):
     pairs = [Pair(*pair) for pair in pairs]

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 import charlm
 from charlm.cli import cli
+from charlm.cli.options import as_typed
 from charlm.config import FORM_NAMES, ModelConfig
-from charlm.errors import UsageError
+from charlm.errors import CharlmError, UsageError, spelled
 from charlm.model import build_model
 from charlm.pairs.alphabet import NEXT, Layout, PairAlphabet
 from charlm.pairs.table import Pair
@@ -222,6 +223,48 @@ def test_other_commands_say_what_a_model_of_pairs_is_for(typed, words):
     assert "m: is a model of" in str(done.exception)
 
 
+FILES = {
+    "empty": (b"", 3, "no text in there"),
+    "blank lines": (b"\n\n\n", 3, "0 pairs are too few"),
+    "one pair": (b"a\tb\n", 3, "pairs are too few"),
+    "no tab": (b"a\tb\nab\n", 3, "line 2: no tab"),
+    "blanks for tabs": (b"a    b\n", 3, "line 1: no tab"),
+    "three columns": (b"a\tb\tc\n", 3, "line 1: 2 tabs, not one"),
+    "no source": (b"a\tb\n\tb\n", 3, "line 2: the source is empty"),
+    "no target anywhere": (b"a\t\nb\t\nc\t\nd\t\n", 3, "all targets are empty"),
+    "UTF-16": ("a\tb\n".encode("utf-16"), 3, "UTF-16"),
+    "another encoding": ("é\tb\n".encode("latin-1"), 3, "byte"),
+    "semicolons": (b"a;b\nc;d\n", 3, "line 1: no tab"),
+}
+
+
+@pytest.mark.parametrize(("content", "code", "said"), FILES.values(), ids=FILES)
+def test_a_file_that_is_no_pairs_is_refused_in_a_line_before_anything_is_computed(typed, tmp_path, content, code, said):
+    (tmp_path / "bad.tsv").write_bytes(content)
+    done = typed("train", str(tmp_path / "bad.tsv"), "--pairs", "--steps", "2", "--models", str(tmp_path / "models"))
+    assert isinstance(done.exception, CharlmError)
+    assert done.exception.exit_code == code
+    assert said in str(done.exception)
+    assert "bad.tsv" in str(done.exception) or "pairs are too few" in said or "targets" in said
+    assert not (tmp_path / "models").exists()
+
+
+OPTIONS = {
+    "--tokenizer byte": "--pairs must be off unless --tokenizer is char",
+    "--split 1 0 0": "name one by --form",
+    "--form straight": "whole",
+    "--lookahead -1": "--lookahead must be at least 0",
+}
+
+
+@pytest.mark.parametrize(("options", "said"), OPTIONS.items())
+def test_an_option_that_goes_with_no_pairs_is_named(typed, options, said, tmp_path):
+    with spelled(as_typed):
+        done = typed("train", "pairs.tsv", "--pairs", *options.split(), "--models", str(tmp_path))
+    assert done.exit_code
+    assert said in done.output + str(done.exception)
+
+
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(folder, monkeypatch):
     monkeypatch.chdir(folder)
     train = {"steps": 24, "lanes": 4, "bptt": 8, "evaluate_every": 12, "warmup": 2}
@@ -237,6 +280,12 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(folder, monkeypatch):
     assert not np.array_equal(trained("halved", 15)[0], whole[0])
     for one, other in zip(trained("halved", 99, resume=True), whole, strict=True):
         assert (one == other).all()
+
+
+def test_pairs_from_standard_input_want_a_layout(typed, tmp_path):
+    done = typed("train", "-", "--pairs", "--models", str(tmp_path), given="a\tb\nc\td\n")
+    assert isinstance(done.exception, UsageError)
+    assert "standard input is read once" in str(done.exception)
 
 
 def test_a_layout_is_tried_where_none_is_named(folder):

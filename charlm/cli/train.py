@@ -98,10 +98,12 @@ def command(
 
 def _settled(request: Request) -> Request:
     """The request with a layout of pairs that has been tried."""
+    from charlm.dataset import check_pairs_in
     from charlm.display import say
     from charlm.interrupts import stop_requested
     from charlm.machine import start_tensorflow
 
+    check_pairs_in(list(request.paths), request.settings.get("data", {}))
     start_tensorflow(side_by_side=True)
     from charlm.trial import settled
 
