@@ -20,6 +20,7 @@ DOCS = ROOT / "docs"
 SMALL = shlex.split("--steps 4 --units 8 --layers 1 --embedding 8 --lanes 2 --bptt 8 --stride 8")
 LONG = re.compile(r" --(minutes|epochs|steps|preset|units|layers|embedding|lanes|bptt|stride|length) [\w.]+")
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
+SERIES = ("north", 100), ("south", 40)
 TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig)
 
 
@@ -44,6 +45,11 @@ def ground(tmp_path_factory):
         Path("other.txt").write_text(PROSE.upper())
         Path("books").mkdir()
         Path("books", "one.txt").write_text(PROSE)
+        months = [f"{2019 + n // 12}-{n % 12 + 1:02}-01" for n in range(60)]
+        rows = [f"{name},{ds},{size + n % 12}" for name, size in SERIES for n, ds in enumerate(months)]
+        Path("sales.csv").write_text("\n".join(["unique_id,ds,y", *rows]))
+        Path("pairs.tsv").write_text("".join(f"{n}+{m}\t{n + m}\n" for n in range(12) for m in range(12)))
+        Path("sources.txt").write_text("1+1\n\n2+3\n")
         typed("charlm train corpus.txt --name first")
         yield folder
 
@@ -60,7 +66,7 @@ def typed(line):
     return done.output
 
 
-RUN = ["training.md", "python.md", "leaving.md", "deploy.md"]
+RUN = ["training.md", "python.md", "leaving.md", "deploy.md", "forecasting.md", "pairs.md"]
 
 
 def parsed(words):
