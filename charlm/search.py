@@ -40,6 +40,93 @@ class _At(NamedTuple):
     state: ModelState  # each [S·N, H]
 
 
+class _Rules(NamedTuple):
+    """What stays the same from step to step."""
+
+    decoder: Decoder
+    scripts: Tensor  # [S, L + 1], `FINISHED` in the end
+    allowed: Tensor  # [V]
+    closes: int
+    most: int
+    hypotheses: int
+    settings: dict[str, Setting]
+    seeds: Tensor | None
+
+    @property
+    def itself(self) -> Tensor:
+        """[S, N] the hypotheses of each source."""
+        return tf.tile(tf.range(self.hypotheses)[None], [self.scripts.shape[0], 1])
+
+    def entry(self, at: _At) -> Tensor:
+        """[S] what the scripts say at their places."""
+        return tf.gather(self.scripts, at.place, axis=1, batch_dims=1)
+
+    def chosen(self, at: _At, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The parents, the symbols (-1 where one waits) and the scores of the ways that are followed, each [S, N]."""
+        vocabulary = self.allowed.shape[0]
+        only_closing = tf.range(vocabulary) == self.closes
+        may = self.allowed & (only_closing | (at.written < self.most)[:, None])
+        logits = tf.where(may[:, None], at.logits, float("-inf"))
+        ways = at.score[..., None] + tf.nn.log_softmax(logits)
+        if self.seeds is None:
+            parents, symbols, scores = _best(ways, at, self.hypotheses)
+            return parents, tf.where(symbols == vocabulary, -1, symbols), scores
+        recent = tf.fill((logits.shape[0], RECENT), -1)
+        drawn = draw(restrict(logits[:, 0], self.settings, recent), self.seeds, t)[:, None]
+        scores = tf.gather(ways, drawn[..., None], axis=2, batch_dims=2)[..., 0]
+        return self.itself, tf.where(at.closed, -1, drawn), tf.where(at.closed, at.score, scores)
+
+    def step(self, at: _At, t: Tensor) -> tuple[_At, tuple[Tensor, Tensor, Tensor]]:
+        """What follows, and the symbols, whether they were drawn, and the parents."""
+        entry = self.entry(at)
+        drawing = (entry == DRAWN)[:, None]
+        parents, symbols, scores = self.chosen(at, t)
+        parents = tf.where(drawing, parents, self.itself)
+        symbols = tf.where(drawing, symbols, tf.maximum(entry, -1)[:, None])
+        scores = tf.where(drawing, scores, at.score)
+        logits, state = self.read(symbols, parents, at)
+        closed = tf.gather(at.closed, parents, axis=1, batch_dims=1) | (symbols == self.closes) | tf.math.is_inf(scores)
+        over = tf.where(drawing[:, 0], tf.reduce_all(closed, 1), entry >= 0)
+        after = _At(
+            at.place + tf.cast(over, tf.int32),
+            drawing & closed & ~over[:, None],
+            tf.where(drawing[:, 0] & ~over, at.written + 1, 0),
+            scores,
+            logits,
+            state,
+        )
+        return after, (symbols, drawing[:, 0], parents)
+
+    def read(self, symbols: Tensor, parents: Tensor, at: _At) -> tuple[Tensor, ModelState]:
+        """The logits [S, N, V] and the state after symbols, each read by its parent; -1 reads none."""
+        state, before = at.state, at.logits
+        if self.hypotheses > 1:
+            rows = tf.reshape(tf.range(symbols.shape[0])[:, None] * self.hypotheses + parents, [-1])
+            state = tf.nest.map_structure(lambda s: tf.gather(s, rows), state)
+            before = tf.gather(before, parents, axis=1, batch_dims=1)
+        flat = tf.reshape(symbols, [-1])
+        reads = (flat >= 0)[:, None]
+        read = self.decoder.read(tf.maximum(flat, 0), state)
+        logits = tf.reshape(self.decoder.logits(read), before.shape)
+        state = tf.nest.map_structure(lambda new, old: tf.where(reads, new, old), read, state)
+        return tf.where((symbols >= 0)[..., None], logits, before), state
+
+
+def _best(ways: Tensor, at: _At, hypotheses: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The parents, symbols and scores [S, N] of the best of ways [S, N, V]; closed hypotheses wait, by symbol V."""
+    count = ways.shape[2] + 1
+    waits = tf.where(at.closed, at.score, float("-inf"))[..., None]
+    flat = tf.concat([tf.where(at.closed[..., None], float("-inf"), ways), waits], 2)
+    flat = tf.reshape(flat, (ways.shape[0], -1))
+    places, scores = [], []
+    for _ in range(hypotheses):
+        places.append(tf.argmax(flat, 1, tf.int32))
+        scores.append(tf.gather(flat, places[-1], axis=1, batch_dims=1))
+        flat = tf.where(tf.range(flat.shape[1]) == places[-1][:, None], float("-inf"), flat)
+    place = tf.stack(places, 1)
+    return place // count, place % count, tf.stack(scores, 1)
+
+
 @kernel
 def search(
     decoder: Decoder,
@@ -67,75 +154,23 @@ def search(
         settings: of the samplers that are on, if seeds are given.
         seeds: [S] int32; a single hypothesis then draws its symbols.
     """
-    sources, one = scripts.shape[0], hypotheses == 1
-    vocabulary = allowed.shape[0]
-    rows = tf.range(sources)[:, None] * hypotheses
-    itself = tf.tile(tf.range(hypotheses)[None], [sources, 1])
-    only_closing = tf.range(vocabulary) == closes
-    last = tf.fill((sources, 1), FINISHED)
-    scripts = tf.concat([scripts, last], 1)
-
-    def chosen(at: _At, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The parents, the symbols (V where a hypothesis waits) and the scores of the best ways on, each [S, N]."""
-        may = allowed & (only_closing | (at.written < most)[:, None])
-        logits = tf.where(may[:, None], at.logits, float("-inf"))
-        ways = at.score[..., None] + tf.nn.log_softmax(logits)
-        if seeds is not None:
-            recent = tf.fill((sources, RECENT), -1)
-            drawn = draw(restrict(logits[:, 0], settings, recent), seeds, t)
-            symbol = tf.where(at.closed, vocabulary, drawn[:, None])
-            score = tf.gather(ways, tf.minimum(symbol, vocabulary - 1)[..., None], axis=2, batch_dims=2)[..., 0]
-            return itself, symbol, tf.where(at.closed, at.score, score)
-        waits = tf.where(at.closed, at.score, float("-inf"))[..., None]
-        ways = tf.concat([tf.where(at.closed[..., None], float("-inf"), ways), waits], 2)
-        flat = tf.reshape(ways, (sources, -1))
-        best, scores = [], []
-        for _ in range(hypotheses):
-            place = tf.argmax(flat, 1, tf.int32)
-            best.append(place)
-            scores.append(tf.gather(flat, place, axis=1, batch_dims=1))
-            flat = tf.where(tf.range(flat.shape[1]) == place[:, None], float("-inf"), flat)
-        places = tf.stack(best, 1)
-        return places // (vocabulary + 1), places % (vocabulary + 1), tf.stack(scores, 1)
+    sources = scripts.shape[0]
+    scripts = tf.concat([scripts, tf.fill((sources, 1), FINISHED)], 1)
+    rules = _Rules(decoder, scripts, allowed, closes, most, hypotheses, settings, seeds)
 
     def body(t: Tensor, at: _At, arrays: tuple[tf.TensorArray, ...]) -> tuple[Any, ...]:
-        entry = tf.gather(scripts, at.place, axis=1, batch_dims=1)
-        drawing = (entry == DRAWN)[:, None]
-        parents, symbols, scores = chosen(at, t)
-        parents = tf.where(drawing, parents, itself)
-        symbols = tf.where(drawing, tf.where(symbols == vocabulary, -1, symbols), tf.maximum(entry, -1)[:, None])
-        scores = tf.where(drawing, scores, at.score)
-        from_rows = tf.reshape(rows + parents, [-1])
-        state = at.state if one else tf.nest.map_structure(lambda s: tf.gather(s, from_rows), at.state)
-        before = at.logits if one else tf.gather(at.logits, parents, axis=1, batch_dims=1)
-        flat = tf.reshape(symbols, [-1])
-        read = decoder.read(tf.maximum(flat, 0), state)
-        reads = (flat >= 0)[:, None]
-        state = tf.nest.map_structure(lambda new, old: tf.where(reads, new, old), read, state)
-        logits = tf.where(reads, decoder.logits(read), tf.reshape(before, (-1, vocabulary)))
-        closed = tf.gather(at.closed, parents, axis=1, batch_dims=1) | (symbols == closes) | tf.math.is_inf(scores)
-        over = tf.where(drawing[:, 0], tf.reduce_all(closed, 1), entry >= 0)
-        after = _At(
-            at.place + tf.cast(over, tf.int32),
-            drawing & closed & ~over[:, None],
-            tf.where(drawing[:, 0] & ~over, at.written + 1, 0),
-            scores,
-            tf.reshape(logits, (sources, hypotheses, vocabulary)),
-            state,
-        )
-        written = zip(arrays, (symbols, drawing[:, 0], parents), strict=True)
-        return t + 1, after, tuple(array.write(t, value) for array, value in written)
+        after, values = rules.step(at, t)
+        return t + 1, after, tuple(array.write(t, value) for array, value in zip(arrays, values, strict=True))
 
     def goes_on(t: Tensor, at: _At, *_: Any) -> Tensor:
-        return (t < steps) & tf.reduce_any(tf.gather(scripts, at.place, axis=1, batch_dims=1) != FINISHED)
+        return (t < steps) & tf.reduce_any(rules.entry(at) != FINISHED)
 
-    first = tf.where(itself == 0, 0.0, float("-inf"))
     begin = _At(
         tf.zeros(sources, tf.int32),
         tf.zeros((sources, hypotheses), tf.bool),
         tf.zeros(sources, tf.int32),
-        first,
-        tf.zeros((sources, hypotheses, vocabulary)),
+        tf.where(rules.itself == 0, 0.0, float("-inf")),  # one hypothesis until something is drawn
+        tf.zeros((sources, hypotheses, allowed.shape[0])),
         start,
     )
     shapes = (tf.int32, [sources, hypotheses]), (tf.bool, [sources]), (tf.int32, [sources, hypotheses])

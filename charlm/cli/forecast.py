@@ -80,7 +80,6 @@ def command(
     """
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.dataset import series_of
-    from charlm.display import say
     from charlm.machine import start_tensorflow
     from charlm.runs import find_run
     from charlm.series.alphabet import SeriesAlphabet
@@ -91,7 +90,9 @@ def command(
     _check_files(csv_file, plot)
     found = find_run(model, models).pick(checkpoint)
     if not isinstance(found.alphabet(), SeriesAlphabet):
-        raise UsageError(f"{found.run_name}: is a model of text; train one with: charlm train --tokenizer series TABLE")
+        kind = "pairs" if found.config().data.pairs else "text"
+        way_out = "train one with: charlm train --tokenizer series TABLE"
+        raise UsageError(f"{found.run_name}: is a model of {kind}; {way_out}")
     data = replace(found.config().data, **settings.get("data", {}))
     with progress_bars() as bar, corpus_of(found, list(history), reading_bar(bar)) as corpus:
         series = series_of(corpus, data)
@@ -109,6 +110,18 @@ def command(
         _print_errors(errors, as_json)
         return
     forecast = forecast_of(forecaster, series, asked)
+    _keep(forecast, series, csv_file, plot)
+    if as_json:
+        for row in forecast.rows():
+            print_json(row)
+    elif csv_file is None and plot is None:
+        _print(forecast)
+
+
+def _keep(forecast: Forecast, series: Sequence[Series], csv_file: Path | None, plot: Path | None) -> None:
+    """Writes and draws a forecast to the files that were named."""
+    from charlm.display import say
+
     if csv_file is not None:
         _write_csv(forecast, csv_file)
         say(f"written to {csv_file}")
@@ -117,11 +130,6 @@ def command(
 
         draw(forecast, series, plot)
         say(f"drawn to {plot}")
-    if as_json:
-        for row in forecast.rows():
-            print_json(row)
-    elif csv_file is None and plot is None:
-        _print(forecast)
 
 
 def _warn_of_training(series: Sequence[Series], split: Sequence[float], values: int) -> None:
