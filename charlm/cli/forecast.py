@@ -21,6 +21,7 @@ from charlm.questions import ForecastConfig
 
 if TYPE_CHECKING:
     from charlm.forecast.backtest import Errors
+    from charlm.forecast.paths import Forecaster
     from charlm.forecast.result import Forecast
     from charlm.series.cells import Series
 
@@ -99,15 +100,12 @@ def command(
     if backtest is not None and corpus.sha256 == found.record["corpus"]["sha256"]:
         _warn_of_training(series, data.split, backtest * (asked.horizon or usual_horizon(series)))
     start_tensorflow()
-    from charlm.forecast.backtest import backtest as measure
     from charlm.forecast.result import forecast_of
     from charlm.language_model import LanguageModel
 
     forecaster = LanguageModel(found).forecaster()
     if backtest is not None:
-        with progress_bars() as bar:
-            errors = measure(forecaster, series, asked, backtest, bar("forecasting", None, "windows"))
-        _print_errors(errors, as_json)
+        _print_errors(_measured(forecaster, series, asked, backtest), as_json)
         return
     forecast = forecast_of(forecaster, series, asked)
     _keep(forecast, series, csv_file, plot)
@@ -116,6 +114,14 @@ def command(
             print_json(row)
     elif csv_file is None and plot is None:
         _print(forecast)
+
+
+def _measured(forecaster: Forecaster, series: Sequence[Series], asked: ForecastConfig, windows: int) -> list[Errors]:
+    from charlm.cli.bars import progress_bars
+    from charlm.forecast.backtest import backtest
+
+    with progress_bars() as bar:
+        return backtest(forecaster, series, asked, windows, bar("forecasting", None, "windows"))
 
 
 def _keep(forecast: Forecast, series: Sequence[Series], csv_file: Path | None, plot: Path | None) -> None:
