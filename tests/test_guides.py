@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 import charlm
 from charlm.cli import cli
-from charlm.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
+from charlm.config import DataConfig, ForecastConfig, ModelConfig, SampleConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SMALL = shlex.split("--steps 4 --units 8 --layers 1 --embedding 8 --lanes 2 --bptt 8 --stride 8")
 LONG = re.compile(r" --(minutes|epochs|steps|preset|units|layers|embedding|lanes|bptt|stride|length) [\w.]+")
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
-TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig)
+TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig, ForecastConfig)
 
 
 def blocks(name, language):

@@ -200,6 +200,7 @@ def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
 
 
 WORDS = {"evaluate": [], "generate": ["--prompt", ""], "export": ["out"], "serve": [], "info": [], "tokenize": ["text"]}
+WORDS |= {"forecast": []}
 
 
 @pytest.mark.parametrize("name", WORDS)
