@@ -126,7 +126,14 @@ def addition(_):
         pairs = sums(digits, count)
         cut = count - count // 10
         with tempfile.TemporaryDirectory() as folder:
-            settings = {"form": "reversed", "units": 128, "embedding": 32, "dropout": 0.0, "bptt": 32, "learning_rate": 5e-3}
+            settings = {
+                "form": "reversed",
+                "units": 128,
+                "embedding": 32,
+                "dropout": 0.0,
+                "bptt": 32,
+                "learning_rate": 5e-3,
+            }
             model, seconds = trained(pairs[:cut], folder, steps=STEPS[digits], **settings)
             symbols = sum(len(pair.source) + len(pair.target) + 3 for pair in pairs[:cut]) * 0.95
             passes = STEPS[digits] * 64 * 32 / symbols

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import charlm
 from charlm.cli import cli
 from charlm.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
+from charlm.questions import ForecastConfig, TranslationConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -21,7 +22,7 @@ SMALL = shlex.split("--steps 4 --units 8 --layers 1 --embedding 8 --lanes 2 --bp
 LONG = re.compile(r" --(minutes|epochs|steps|preset|units|layers|embedding|lanes|bptt|stride|length) [\w.]+")
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
 SERIES = ("north", 100), ("south", 40)
-TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig)
+TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig, ForecastConfig, TranslationConfig)
 
 
 def blocks(name, language):

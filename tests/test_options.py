@@ -136,7 +136,7 @@ def test_the_tab_key_completes_commands_runs_and_checkpoints(models):
         shell = ShellComplete(cli, {}, "charlm", "_CHARLM_COMPLETE")
         return [item.value for item in shell.get_completions(list(words), incomplete)]
 
-    assert completed(incomplete="tr") == ["train"]
+    assert completed(incomplete="tr") == ["train", "translate"]
     assert completed("generate", "--models", str(models), "--model", incomplete="g") == ["good"]
     assert "damaged" in completed("train", "--models", str(models), "--name")
     step = next((SHIPPED / "checkpoints").iterdir()).name.removeprefix("step-").lstrip("0")
@@ -199,7 +199,16 @@ def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
     assert "0 files" in charlm("cache")[1]
 
 
-WORDS = {"evaluate": [], "generate": ["--prompt", ""], "export": ["out"], "serve": [], "info": [], "tokenize": ["text"]}
+WORDS = {
+    "evaluate": [],
+    "generate": ["--prompt", ""],
+    "export": ["out"],
+    "serve": [],
+    "info": [],
+    "tokenize": ["text"],
+    "translate": [],
+}
+WORDS |= {"forecast": []}
 
 
 @pytest.mark.parametrize("name", WORDS)
