@@ -320,7 +320,7 @@ def test_a_backtest_of_what_was_learnt_says_so(place, caplog, without_ets):
         (2, "forecast nowhere.csv", "nowhere.csv: no such file"),
         (3, "forecast text.txt", "text.txt, line 2"),
         (3, "forecast shops.csv --value-column sales", "no column 'sales' (--value-column)"),
-        (2, "generate --prompt x", "is a model of number series and has no text; see charlm forecast"),
+        (2, "generate --prompt x", "is a model of number series: charlm forecast goes on with them"),
         (2, "serve", "is a model of number series"),
         (2, "export out", "is a model of number series"),
         (2, "tokenize x", "is a model of number series"),
