@@ -185,12 +185,19 @@ class SampleConfig(Strict):
     )
     stop: tuple[str, ...] = setting((), TEXTS, "Stop before this text; there may be several", "")
     seed: int | None = setting(None, SEEDS, "The same seed gives the same text", "random")
+    beam: int | None = setting(
+        None, between(1, 64), "Follow so many likely texts and write the likeliest; nothing is drawn", "texts are drawn"
+    )
     precision: str = setting(
         "float32",
         one_of(*SAMPLE_PRECISIONS),
         "Operands of matrix products",
         "float32; bfloat16 writes many samples faster",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("beam", self.beam is None or self.samples == 1, "left out where several texts are drawn")
 
 
 # The settings of samplers, each declared once, above: options, keys, fields, inputs and tensors are made from these.

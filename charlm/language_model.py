@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from charlm.beam import likely_text
 from charlm.checkpoint import Checkpoint, assign
 from charlm.config import SampleConfig
 from charlm.corpus import Announce
@@ -93,6 +94,8 @@ class LanguageModel:
         config = self._sampling(config, settings)
         text = self._text(prompt)
         seed = secrets.randbelow(2**31) if config.seed is None else config.seed
+        if config.beam is not None:
+            return likely_text(self.model, self.tokenizer, text, config, seed)
         return stream_text(Generator(self.model, config, self.tokenizer.blocked), self.tokenizer, text, config, seed)
 
     @lists(SampleConfig)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from charlm.cell import Tensor
 from charlm.decoder import Decoder
 from charlm.model import ModelState
+from charlm.records import Ids
 from charlm.runtime import kernel
 from charlm.sampling import RECENT, Setting, draw, restrict
 
@@ -178,3 +180,14 @@ def search(
     count, at, arrays = tf.while_loop(goes_on, body, (0, begin, empty), parallel_iterations=1)
     symbols, drawn, parents = (array.stack() for array in arrays)
     return Found(symbols, drawn, parents, -at.score, count)
+
+
+def traced(symbols: Ids, parents: Ids) -> Ids:
+    """The symbols [steps, S, N] on the way to each last hypothesis."""
+    steps, sources, hypotheses = symbols.shape
+    at = np.tile(np.arange(hypotheses), (sources, 1))
+    lines = np.empty_like(symbols)
+    for t in reversed(range(steps)):
+        lines[t] = np.take_along_axis(symbols[t], at, 1)
+        at = np.take_along_axis(parents[t], at, 1)
+    return lines

@@ -16,7 +16,7 @@ from charlm.pairs.alphabet import NEXT, PairAlphabet
 from charlm.questions import TranslationConfig
 from charlm.records import Ids
 from charlm.sampling import Setting
-from charlm.search import FINISHED, search
+from charlm.search import FINISHED, search, traced
 
 ROWS = 1024  # hypotheses that are computed side by side, at most
 SHORTEST = 32  # a script is padded to this length or to a double of it, for each length is compiled
@@ -122,7 +122,7 @@ class Translator:
         )
         symbols, written, parents = (part.numpy()[: int(found.count)] for part in found[:3])
         nats = found.nats.numpy()
-        lines = _traced(np.where(written[..., None], symbols, -1), parents)
+        lines = traced(np.where(written[..., None], symbols, -1), parents)
         return [self._merged(lines[:, n], nats[n]) for n in range(len(scripts))]
 
     def _merged(self, lines: Ids, nats: Any) -> list[Hypothesis]:
@@ -136,14 +136,3 @@ class Translator:
                 lengths[text] = int((line > NEXT).sum())
         merged = [Hypothesis(text, -float(np.logaddexp.reduce(own)), lengths[text]) for text, own in ways.items()]
         return sorted(merged, key=lambda one: one.cost)
-
-
-def _traced(symbols: Ids, parents: Ids) -> Ids:
-    """The symbols [steps, S, N] on the way to each last hypothesis."""
-    steps, sources, hypotheses = symbols.shape
-    at = np.tile(np.arange(hypotheses), (sources, 1))
-    lines = np.empty_like(symbols)
-    for t in reversed(range(steps)):
-        lines[t] = np.take_along_axis(symbols[t], at, 1)
-        at = np.take_along_axis(parents[t], at, 1)
-    return lines

@@ -23,7 +23,7 @@ FLOORS = [
     {"tbptt", "decoder", "session"},
     {"decoding"},
     {"generation", "search"},
-    {"evaluation", "progress", "forecast", "translation"},
+    {"evaluation", "progress", "forecast", "translation", "beam"},
     {"validation"},
     {"training"},
     {"trial"},

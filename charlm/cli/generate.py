@@ -47,7 +47,8 @@ def command(
 
     The prompt comes from --prompt, --prompt-file, or standard input (less one final newline). The samplers apply in
     this order: repetition penalty, temperature, top-k, top-p, min-p. Several samples are separated by a line of
-    dashes; sample n draws with the seed plus n. With --json, one object a line for each sample.
+    dashes; sample n draws with the seed plus n. With --json, one object a line for each sample. With --beam, the
+    likeliest text that a beam search finds is written, and no sampler has a part in it.
     """
     from charlm.machine import start_tensorflow
     from charlm.runs import find_run
