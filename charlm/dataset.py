@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,27 +176,17 @@ def texts_of(corpus: Corpus) -> Iterator[tuple[str, Iterator[str]]]:
 def series_of(corpus: Corpus, config: DataConfig) -> list[Series]:
     """The number series in the files of a corpus, each of a name of its own.
 
-    A series without a name has its file's; where several files have one of a name, the file's comes before it.
+    A series without a name has its file's; where several files have one of a name, the file comes before it.
 
     Raises:
         DataError: as `read_table`, or the steps of two files are not of one length.
     """
     columns = Columns(config.id_column, config.time_column, config.value_column, config.date_format)
-    tables = []
-    for file, start, stop in zip(
-        corpus.files, corpus.file_starts, [*corpus.file_starts[1:], corpus.chars], strict=True
-    ):
-        text = "".join(corpus.pieces(start, stop))
-        tables.append((file, read_table(text, columns, "standard input" if file == STDIN else str(file))))
-    names = Counter(one.name for _, table in tables for one in table)
-    series = []
+    tables = [(Path(name), read_table("".join(pieces), columns, name)) for name, pieces in texts_of(corpus)]
+    first, step = tables[0][0], tables[0][1][0].calendar
     for file, table in tables:
-        for one in table:
-            if (
-                one.calendar.every != tables[0][1][0].calendar.every
-                or one.calendar.unit != tables[0][1][0].calendar.unit
-            ):
-                raise DataError(f"{file}: its steps are not as long as those of {tables[0][0]}; train on each alone")
-            name = one.name or file.stem
-            series.append(replace(one, name=f"{file.stem}/{name}" if one.name and names[one.name] > 1 else name))
-    return series
+        if (table[0].calendar.unit, table[0].calendar.every) != (step.unit, step.every):
+            raise DataError(f"{file}: its steps are not as long as those of {first}; train on each alone")
+    named_series = [(file, one.name or file.stem, one) for file, table in tables for one in table]
+    names = Counter(name for _, name, _ in named_series)
+    return [replace(one, name=f"{file}/{name}" if names[name] > 1 else name) for file, name, one in named_series]

@@ -184,12 +184,22 @@ class LanguageModel:
         return replace(score, exact_match=exact, word_error_rate=words, char_error_rate=characters)
 
     @lists(ForecastConfig)
-    def forecast(self, data: Any, **settings: Any) -> Forecast:
+    def forecast(
+        self,
+        data: Any,
+        *,
+        id_column: str | None = None,
+        time_column: str | None = None,
+        value_column: str | None = None,
+        date_format: str | None = None,
+        **settings: Any,
+    ) -> Forecast:
         """Forecasts number series.
 
         Args:
             data: values, one series or a list or dictionary of several; a pandas frame with a long or wide table, or a
                 pandas series; or the path of a table. Missing values are NaN.
+            id_column, time_column, value_column, date_format: of a table, where they are not those of the training.
             settings: those that are not given or None are as said below.
 
             SETTINGS
@@ -200,7 +210,9 @@ class LanguageModel:
         """
         check_threads()
         asked, forecaster = ForecastConfig.from_dict(without_none(ForecastConfig, settings)), self.forecaster()
-        return forecast_of(forecaster, series_from(data, self.config.data), asked)
+        columns: dict[str, Any] = {"id_column": id_column, "time_column": time_column, "value_column": value_column}
+        columns = {key: text for key, text in {**columns, "date_format": date_format}.items() if text is not None}
+        return forecast_of(forecaster, series_from(data, replace(self.config.data, **columns)), asked)
 
     @lists(TranslationConfig)
     def translate(self, sources: str | Iterable[str], **settings: Any) -> str | list[str] | list[list[str]]:

@@ -48,6 +48,7 @@ def settled(
         for form in FORM_NAMES:
             if stop() and found:
                 break
+            say(f"trying the layout {form} ...")
             found[form] = _tried(_of_form(request, form, Path(folder)), stop)
     best = min(found, key=found.__getitem__)
     nats = ", ".join(f"{form} {cost:.3f}" for form, cost in sorted(found.items(), key=lambda one: one[1]))

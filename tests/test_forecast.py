@@ -486,3 +486,33 @@ def test_ets_finds_a_season_and_a_trend():
     after = np.arange(120, 132)
     expected = 100 + 0.5 * after + 10 * np.sin(2 * np.pi * after / 12)
     assert rivals()["ETS"](history, 12, 12).mean == pytest.approx(expected, abs=2)
+
+
+def test_series_of_one_name_in_several_files_are_told_apart(place, tmp_path):
+    from charlm.config import DataConfig
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sales.csv").write_text("y\n1\n2\n3\n")
+        (tmp_path / folder / "other.csv").write_text("unique_id,ds,y\nA,1,5\nA,2,6\n" if folder == "a" else "y\n4\n5\n")
+    found = series_from(tmp_path, DataConfig(tokenizer="series"))
+    sales = [f"{tmp_path}/{folder}/sales.csv/sales" for folder in ("a", "b")]
+    assert sorted(one.name for one in found) == sorted(["A", "other", *sales])
+
+
+def test_python_names_the_columns_of_another_table(model, place, tmp_path):
+    table = tmp_path / "other.csv"
+    table.write_text("shop,when,sold\nA,02/01/2020,3\nA,03/01/2020,4\nA,04/01/2020,5\n")
+    named = {"id_column": "shop", "time_column": "when", "value_column": "sold", "date_format": "%d/%m/%Y"}
+    found = model.forecast(table, horizon=2, seed=1, **named)
+    assert found.unique_id == ["A"]
+    assert found.ds == [["2020-01-05", "2020-01-06"]]
+
+
+def test_a_file_that_says_its_frequency_has_a_season_without_dates(tmp_path):
+    from charlm.config import DataConfig
+
+    (tmp_path / "m.tsf").write_text("@attribute series_name string\n@frequency monthly\n@data\nT1:1,2,3\nT2:4,5\n")
+    found = series_from(tmp_path / "m.tsf", DataConfig(tokenizer="series"))
+    assert [one.calendar.season for one in found] == [12, 12]
+    assert found[0].times(3, 5) == ["4", "5"]

@@ -48,17 +48,19 @@ class Calendar:
         every: the units of a step.
         day: of the month, where months are counted; 0 is the last.
         clock: seconds of the day, where months or weekdays are counted.
+        usual: steps of a season, where the unit does not say it; None where it does.
     """
 
     unit: str
     every: int
     day: int = 1
     clock: int = 0
+    usual: int | None = None
 
     @property
     def season(self) -> int:
         """The steps of the season that such steps usually have; 1 if they have none."""
-        return SEASONS[self.unit].get(self.every, 1)
+        return SEASONS[self.unit].get(self.every, 1) if self.usual is None else self.usual
 
     def counts(self, times: Times) -> Counts:
         """The units [N] from a fixed time to each of the times [N]."""

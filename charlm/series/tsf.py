@@ -72,7 +72,8 @@ def _series(line: str, attributes: list[str], frequency: str, number: int, where
     if np.isnan(values).all():
         return None
     if start is None:
-        return filled(name, values, np.arange(1, len(values) + 1), Calendar("number", 1), where)
+        usual = FREQUENCIES[frequency].season if frequency in FREQUENCIES else None
+        return filled(name, values, np.arange(1, len(values) + 1), Calendar("number", 1, usual=usual), where)
     if frequency not in FREQUENCIES:
         known_ones = ", ".join(FREQUENCIES)
         raise DataError(
