@@ -18,7 +18,10 @@ from charlm.runs import find_run
 from charlm.tokenizer import Alphabet, Tokenizer
 
 # What weights and symbols have come with; a new run has the same.
-KEPT = {"model": ("cell", "layers", "units", "embedding", "tie"), "data": ("tokenizer", "vocabulary")}
+KEPT = {
+    "model": ("cell", "layers", "units", "embedding", "tie"),
+    "data": ("tokenizer", "vocabulary", "pairs", "form", "lookahead"),
+}
 SHOWN = 20  # new characters, at most
 
 

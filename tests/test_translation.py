@@ -303,3 +303,14 @@ def test_a_layout_is_tried_where_none_is_named(folder):
     assert found.settings["train"] == asked["train"]
     named = Request(request.paths, {"data": {"pairs": True, "form": "whole"}}, request.models)
     assert settled(named) is named
+
+
+def test_a_model_of_pairs_goes_on_with_others(typed, folder):
+    (folder / "more.tsv").write_text("".join(f"{'abc'[n % 3]}{'cab'[n // 3 % 3]}\tX\n" for n in range(40)))
+    small = ["--lanes", "4", "--bptt", "8", "--steps", "20"]
+    done = typed("train", "more.tsv", "--from", "m", "--name", "further", *small)
+    assert done.exit_code == 0, done.exception
+    old, new = charlm.load("m"), charlm.load("further")
+    assert new.alphabet.fingerprint == old.alphabet.fingerprint
+    assert new.config.data.pairs
+    assert new.config.data.form == "aligned"
