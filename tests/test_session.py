@@ -49,6 +49,9 @@ def test_every_preset_takes_every_change_of_a_part(opened, text, preset, change)
     settings = settings(PRESETS[preset].on(Machine.here().slow)) if callable(settings) else settings
     if "series" in preset and change != "another tokenizer":
         (text / "text.txt").write_text("y\n" + "".join(f"{n * n % 101}\n" for n in range(2000)))
+    if preset == "pairs":
+        (text / "text.txt").write_text("".join(f"{n}\t{n * n % 101}\n" for n in range(2000)))
+        settings = {**settings, "data": {"form": "whole", **settings.get("data", {})}}
     config = opened(settings, preset).config
     for table, values in settings.items():
         for key, value in values.items():

@@ -16,13 +16,9 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 }
 
 
-ALPHABETS: dict[str, type[Alphabet]] = {
-    **TOKENIZERS,
-    SeriesAlphabet.name: SeriesAlphabet,
-    PairAlphabet.name: PairAlphabet,
-}
+OTHERS: dict[str, type[Alphabet]] = {"series": SeriesAlphabet, "pairs": PairAlphabet}
 
 
 def load_alphabet(directory: Path, name: str) -> Alphabet:
     """The alphabet that `Alphabet.save` wrote into a directory; raises ModelError as `Alphabet.load` does."""
-    return ALPHABETS[name].load(directory)
+    return {**TOKENIZERS, **OTHERS}[name].load(directory)
