@@ -53,7 +53,7 @@ gpu: $(VENV)/.installed-gpu $(CORPUS)  ## docs/gpu.md: on a machine with an NVID
 forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1=m1_yearly_dataset.tsf
 	$(VENV)/bin/python benchmarks/forecasts.py $(M1)
 
-pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition dates words']
+pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition2 addition3 dates words']
 	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
 
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
