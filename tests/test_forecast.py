@@ -516,3 +516,12 @@ def test_a_file_that_says_its_frequency_has_a_season_without_dates(tmp_path):
     found = series_from(tmp_path / "m.tsf", DataConfig(tokenizer="series"))
     assert [one.calendar.season for one in found] == [12, 12]
     assert found[0].times(3, 5) == ["4", "5"]
+
+
+def test_a_backtest_of_constants_says_that_no_error_can_be_scaled(place):
+    (place / "zeros.csv").write_text("ds,y\n" + "".join(f"{n},0\n" for n in range(30)))
+    words = "forecast zeros.csv --models models --model shops --backtest 2 --horizon 3 --seed 1"
+    for line in typed(place, f"{words} --json").splitlines():
+        found = json.loads(line)
+        assert (found["mase"], found["quantile_loss"]) == (None, None)
+    assert typed(place, words).splitlines()[1].split()[:3] == ["charlm", "none", "none"]

@@ -185,10 +185,14 @@ def _print_errors(errors: Sequence[Errors], as_json: bool) -> None:
         return
     levels = [f"in {level:g} %" for level in errors[0].coverage]
     rows = (
-        [one.method, f"{one.mase:.3f}", f"{one.quantile_loss:.4f}", *(f"{c:.0f} %" for c in one.coverage.values())]
+        [one.method, _error(one.mase), _error(one.quantile_loss), *(f"{c:.0f} %" for c in one.coverage.values())]
         for one in errors
     )
     _print_table(["method", "MASE", "quantile loss", *levels], rows, left=1)
+
+
+def _error(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
 
 
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> None:

@@ -37,15 +37,15 @@ class Errors:
     """The errors of one method over all windows.
 
     Attributes:
-        mase: mean absolute scaled error, the mean over windows whose scale is not 0.
-        quantile_loss: weighted, of the deciles.
+        mase: mean absolute scaled error, the mean over windows whose scale is not 0; None if there is none.
+        quantile_loss: weighted, of the deciles; None if all values are 0.
         coverage: for each level in percent, how many percent of the values were in the interval.
         seconds: that the forecasts took.
     """
 
     method: str
-    mase: float
-    quantile_loss: float
+    mase: float | None
+    quantile_loss: float | None
     coverage: dict[float, float]
     seconds: float
 
@@ -135,5 +135,5 @@ def _errors(
         values += len(actual)
     scaled = [error for error in mase if not np.isnan(error)]
     coverage = dict(zip(levels, (100 * inside / values).tolist(), strict=True))
-    loss = lost / size if size else float("nan")
-    return Errors(method, float(np.mean(scaled)) if scaled else float("nan"), loss, coverage, seconds)
+    loss = lost / size if size else None
+    return Errors(method, float(np.mean(scaled)) if scaled else None, loss, coverage, seconds)
