@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def train(
     origin = None if from_run is None else os.fsdecode(from_run)
     request = Request(paths_of(paths), _tables(settings), Path(models or "models"), run, preset, resume, origin)
     shows = interactive() if progress is None else progress
-    if request.settings.get("data", {}).get("pairs") or preset == "pairs":
+    started = None
+    if (request.settings.get("data", {}).get("pairs") or preset == "pairs") and not resume:
+        started = time.monotonic()
         start_tensorflow(side_by_side=True)
         with stop_requested() as stop:
             request = settled(request, stop, say if shows else lambda line: None)
@@ -103,7 +106,7 @@ def train(
                 "TensorFlow was in use before this training began and keeps its threads; the run goes on bit for bit "
                 "in a process where it is the same, and not with `charlm train --resume`"
             )
-        for event in Training(session, stop=stop).events():
+        for event in Training(session, stop=stop, started=started).events():
             if shows:
                 display.show(event)
             if on_event is not None:

@@ -26,7 +26,8 @@ def settled(
 ) -> Request:
     """The request with a layout of pairs, if it is of pairs and names none.
 
-    Layouts are compared by -log p of the held-out targets: the nats of all that is drawn for a pair.
+    Layouts are compared by -log p of the held-out targets: the nats of all that is drawn for a pair. The minutes of a
+    training begin before it.
 
     Args:
         request: what the user said.
@@ -53,11 +54,7 @@ def settled(
     best = min(found, key=found.__getitem__)
     nats = ", ".join(f"{form} {cost:.3f}" for form, cost in sorted(found.items(), key=lambda one: one[1]))
     say(f"layout {best}, for of all that were tried it expects held-out targets best (nats a pair: {nats})")
-    settings = overlay(request.settings, {"data": {"form": best}})
-    minutes = _length(request).get("minutes")
-    if minutes is not None:
-        settings = overlay(settings, {"train": {"minutes": minutes * (1 - SHARE * len(found))}})
-    return replace(request, settings=settings)
+    return replace(request, settings=overlay(request.settings, {"data": {"form": best}}))
 
 
 def _with_preset(request: Request) -> Tables:

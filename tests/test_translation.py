@@ -300,7 +300,7 @@ def test_a_layout_is_tried_where_none_is_named(folder):
     costs = {form: float(cost) for form, cost in (one.split() for one in nats.split(", "))}
     assert found.settings["data"]["form"] == best == min(costs, key=costs.get)
     assert sorted(costs) == sorted(FORM_NAMES)
-    assert found.settings["train"] == asked["train"]
+    assert found.settings["train"] == asked["train"]  # the minutes of the trials are the run's
     named = Request(request.paths, {"data": {"pairs": True, "form": "whole"}}, request.models)
     assert settled(named) is named
 
