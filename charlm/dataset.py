@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -176,7 +177,8 @@ def texts_of(corpus: Corpus) -> Iterator[tuple[str, Iterator[str]]]:
 def series_of(corpus: Corpus, config: DataConfig) -> list[Series]:
     """The number series in the files of a corpus, each of a name of its own.
 
-    A series without a name has its file's; where several files have one of a name, the file comes before it.
+    A series without a name has its file's; where several files have one of a name, the file comes before it, as it is
+    called from the folder that holds all of them.
 
     Raises:
         DataError: as `read_table`, or the steps of two files are not of one length.
@@ -189,4 +191,10 @@ def series_of(corpus: Corpus, config: DataConfig) -> list[Series]:
             raise DataError(f"{file}: its steps are not as long as those of {first}; train on each alone")
     named_series = [(file, one.name or file.stem, one) for file, table in tables for one in table]
     names = Counter(name for _, name, _ in named_series)
-    return [replace(one, name=f"{file}/{name}" if names[name] > 1 else name) for file, name, one in named_series]
+    folder = os.path.commonpath([file.absolute().parent for file, _ in tables])
+    series = []
+    for file, name, one in named_series:
+        if names[name] > 1:
+            name = "/".join([os.path.relpath(file.absolute(), folder), *([one.name] if one.name else [])])
+        series.append(replace(one, name=name))
+    return series

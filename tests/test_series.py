@@ -352,7 +352,7 @@ def test_files_of_other_steps_are_refused_and_of_one_name_told_apart(tmp_path):
         with read([str(tmp_path / f"{file}.csv") for file in files], config, lambda size: lambda count: None) as corpus:
             return [one.name for one in series_of(corpus, config)]
 
-    assert names("a", "b", "c") == ["a/A", "a/B", "b/A", "b/B", "c"]
+    assert names("a", "b", "c") == ["a.csv/A", "a.csv/B", "b.csv/A", "b.csv/B", "c"]
     with pytest.raises(DataError, match=r"d\.csv: its steps are not as long as those of .*a\.csv"):
         names("a", "d")
 
