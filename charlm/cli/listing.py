@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
+from charlm.display import CHARACTER, UNITS
 from charlm.errors import ModelError
 
 if TYPE_CHECKING:
     from charlm.runs import Run
 
-COLUMNS = ("name", "when", "network", "text", "bits/char", "size")
+COLUMNS = ("name", "when", "network", "text", "score", "size")
 DISPENSABLE = ("text", "network", "size", "when")  # in this order, where the terminal is narrow
 GAP = 2
 
@@ -32,6 +33,7 @@ def described(run: Run) -> dict[str, Any]:
         record = run.record
         corpus, config = record["corpus"], record["config"]
         about |= {"model": config["model"], "tokenizer": config["data"]["tokenizer"]}
+        about["unit"] = UNITS.get("pairs" if config["data"].get("pairs") else about["tokenizer"], CHARACTER)[2]
         about |= {"corpus": [Path(path).name for path in corpus["paths"]], "chars": int(corpus["chars"])}
         if last:
             last.verify()
@@ -66,7 +68,9 @@ def row(about: Mapping[str, Any]) -> dict[str, str]:
         "when": datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M") if when else "",
         "network": f"{made['cell']} {made['units']} x {made['layers']}" if made else "",
         "text": f"{_visible(text)} ({tqdm.format_sizeof(about['chars'])})" if "chars" in about else "",
-        "bits/char": f"{score:.3f}{' ' + state if state else ''}" if score is not None else state or "no score",
+        "score": f"{score:.3f} {about['unit']}{' ' + state if state else ''}"
+        if score is not None
+        else state or "no score",
         "size": tqdm.format_sizeof(about["bytes"], "B"),
     }
 
