@@ -91,7 +91,7 @@ class DataConfig(Strict):
     )
     pairs: bool = setting(False, None, "Lines are pairs: a source, a tab, and the target that it is turned into", "")
     form: str = setting("auto", one_of("auto", *FORM_NAMES), "Pairs: how they are laid out", "auto: by trial")
-    lookahead: int = setting(3, at_least(0), "Pairs, aligned: source symbols ahead that are seen")
+    lookahead: int = setting(3, at_least(0), "Pairs, aligned: source symbols after the own one that are seen")
     id_column: str = setting("unique_id", None, "Series: the column with the names of series, in a long table")
     time_column: str = setting("ds", None, "Series: the column with the times")
     value_column: str = setting("y", None, "Series: the column with the values, in a long table")

@@ -67,7 +67,7 @@ PRESETS = {
         {
             "model": {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.3},
             "data": {"pairs": True, "split": (0.95, 0.05, 0.0)},
-            "train": {"lanes": 64, "bptt": 64, "learning_rate": 4e-3, "minutes": 5.0},
+            "train": {"lanes": 64, "bptt": 64, "learning_rate": 8e-3, "minutes": 5.0},
         },
     ),
     "many-series": Preset(

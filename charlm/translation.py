@@ -107,7 +107,8 @@ class Translator:
 
     def _searched(self, scripts: Ids, beam: int, settings: dict[str, Setting], seeds: Any) -> list[list[Hypothesis]]:
         most = self.alphabet.most
-        parts = scripts.shape[1] // 3 if self.alphabet.layout.form == "aligned" else 1
+        layout = self.alphabet.layout
+        parts = scripts.shape[1] // (layout.lookahead + 2) if layout.form == "aligned" else 1
         found = search(
             self._decoder,
             self.model.initial_state(len(scripts) * beam),

@@ -159,12 +159,15 @@ def test_an_alphabet_is_what_its_file_says(layout, tmp_path):
             PairAlphabet.load(tmp_path)
 
 
-def test_a_source_is_seen_as_far_ahead_as_the_layout_says():
-    alphabet = PairAlphabet.learnt([Pair("abc", "x"), Pair("cba", "y")], Layout("aligned", 1))
-    a, b, c = (int(n) for n in alphabet.source_symbols("abc"))
-    own, ahead, edge = 3, 3 + 4, 2
-    expected = [START, a + ahead, b + ahead, a + own, DRAWN, c + ahead, b + own, DRAWN, edge, c + own, DRAWN]
-    assert alphabet.script("abc").tolist() == expected
+def test_a_source_is_read_from_its_end_and_seen_as_far_ahead_as_the_layout_says():
+    alphabet = PairAlphabet.learnt([Pair("abc", "x"), Pair("cba", "y")], Layout("aligned", 2))
+    a, b, c = (int(n) + 3 for n in alphabet.source_symbols("abc"))
+    ahead, edge = 4, 2
+    first, second = [c + ahead, b + ahead, a, DRAWN], [edge, c + ahead, b, DRAWN]
+    whole = [START, c + ahead, b + ahead, a + ahead, *first, *second, edge, edge, c, DRAWN]
+    assert alphabet.script("abc").tolist() == whole
+    assert alphabet.script("a").tolist() == [START, a + ahead, edge, edge, a, DRAWN]
+    assert alphabet.script("").tolist() == [START]
 
 
 def test_characters_of_one_source_alone_and_new_ones_are_unknown():

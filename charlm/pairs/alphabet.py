@@ -2,9 +2,10 @@
 
     whole     START source... NEXT target... NEXT          the source is read, then the target is written
     reversed  the same, the source from its end to its beginning
-    aligned   START ahead... (ahead symbol target... NEXT)...
-                                                           each source symbol writes its own targets; before it, the one
-                                                           that comes `lookahead` symbols later is seen
+    aligned   START ahead... (ahead... symbol target... NEXT)...
+                                                           the source is read from its end, then each of its symbols
+                                                           writes its own targets; before it, the `lookahead` symbols
+                                                           after it are seen again, the farthest first
 
 Only target symbols and the NEXT after them are scored. When a source is turned into a target, all else is given.
 """
@@ -39,7 +40,7 @@ class Layout(NamedTuple):
     def __str__(self) -> str:
         match self.form:
             case "aligned":
-                return f"each source symbol writes its own targets, {self.lookahead} symbols ahead seen"
+                return f"each source symbol writes its own targets, the {self.lookahead} after it seen"
             case "reversed":
                 return "the source is read from its end, then the target is written"
         return "the source is read, then the target is written"
@@ -103,10 +104,10 @@ class PairAlphabet(Alphabet):
         if self.layout.form != "aligned":
             read = symbols[::-1] if self.layout.form == "reversed" else symbols
             return np.array([START, *(read + SOURCES), NEXT, DRAWN])
-        ahead = np.concatenate([symbols + self._ahead, np.full(self.layout.lookahead, EDGE)])
-        first, later = ahead[: self.layout.lookahead], ahead[self.layout.lookahead :]
-        each = np.stack([later, symbols + SOURCES, np.full(len(symbols), DRAWN)], 1)
-        return np.concatenate([[START], first, each.ravel()])
+        ahead = np.concatenate([symbols[1:] + self._ahead, np.full(self.layout.lookahead + 1, EDGE)])
+        seen = [ahead[place : place + len(symbols)] for place in reversed(range(self.layout.lookahead))]
+        each = np.stack([*seen, symbols + SOURCES, np.full(len(symbols), DRAWN)], 1)
+        return np.concatenate([[START], symbols[::-1] + self._ahead, each.ravel()])
 
     def record(self, pair: Pair, sizes: Sequence[int]) -> tuple[Ids, Ids]:
         """A pair as symbols [n], and whether each is scored [n].
