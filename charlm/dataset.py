@@ -47,7 +47,7 @@ class Data:
 def reading(config: DataConfig) -> Reading:
     """The reading of text under a configuration; the byte tokenizer takes any bytes as they are."""
     errors = "surrogateescape" if config.tokenizer == "byte" and config.errors == "strict" else config.errors
-    return Reading(config.encoding, errors, config.newlines)
+    return Reading(config.encoding, errors, config.newlines, as_bytes=config.alphabet in TOKENIZERS)
 
 
 def read(paths: list[str], config: DataConfig, announce: Announce) -> Corpus:

@@ -36,6 +36,7 @@ class Reading:
             (U+FFFD), or "surrogateescape" (kept: `text_bytes` gives them back, which is what a byte tokenizer needs;
             nothing counts as binary then, and a byte order mark is kept like every other byte).
         newlines: "keep", or "normalise" CRLF and CR to LF.
+        as_bytes: whether what is no text could be read byte by byte, which the errors then advise.
 
     Raises:
         UsageError: an unknown encoding, or another value.
@@ -44,6 +45,7 @@ class Reading:
     encoding: str = "utf-8"
     errors: str = "strict"
     newlines: str = "keep"
+    as_bytes: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -132,8 +134,8 @@ def _refuse_binary(head: bytes, name: Path, reading: Reading) -> None:
         if encoding := wide_encoding(head):
             known = named("data.encoding", encoding)
             raise DataError(f"{name}: looks like {encoding.upper()} text, not {reading.encoding}; use {known}")
-        way_out = f"{named('data.tokenizer', 'byte')} to read any bytes"
-        raise DataError(f"{name}: looks like a binary file (NUL in its first 8 KB); leave it out, or use {way_out}")
+        way_out = f", or use {named('data.tokenizer', 'byte')} to read any bytes" if reading.as_bytes else ""
+        raise DataError(f"{name}: looks like a binary file (NUL in its first 8 KB); leave it out{way_out}")
 
 
 def wide_encoding(head: bytes) -> str | None:
@@ -171,10 +173,9 @@ def prompt_text(data: bytes, name: str) -> str:
         raise DataError(f"{name}: byte {error.start} is not UTF-8, which a prompt is; save it as UTF-8") from None
 
 
-def _undecodable(error: UnicodeError, name: Path, end: int, encoding: str) -> DataError:
-    ways_out = (
-        f"set {named('data.encoding')}, or use {named('data.errors', 'replace')} or {named('data.tokenizer', 'byte')}"
-    )
+def _undecodable(error: UnicodeError, name: Path, end: int, reading: Reading) -> DataError:
+    encoding, any_bytes = reading.encoding, f" or {named('data.tokenizer', 'byte')}" if reading.as_bytes else ""
+    ways_out = f"set {named('data.encoding')}, or use {named('data.errors', 'replace')}{any_bytes}"
     if not isinstance(error, UnicodeDecodeError):
         return DataError(f"{name}: not {encoding} ({error}); {ways_out}")
     # What the decoder was looking at ends where the bytes it was given end, and may begin in an earlier block.
@@ -196,7 +197,7 @@ def file_pieces(path: Path, name: Path, reading: Reading, progress: Progress | N
                 end += len(block)
                 text = decoder.decode(block, not block)
             except UnicodeError as error:
-                raise _undecodable(error, name, end, reading.encoding) from None
+                raise _undecodable(error, name, end, reading) from None
             if text and not begun:
                 text, begun = text.removeprefix("\ufeff"), True
             if newlines:

@@ -1,5 +1,6 @@
 """Sources turned into targets: the search against all targets there are, and the commands."""
 
+import gzip
 import itertools
 import json
 import re
@@ -235,6 +236,19 @@ FILES = {
     "UTF-16": ("a\tb\n".encode("utf-16"), 3, "UTF-16"),
     "another encoding": ("é\tb\n".encode("latin-1"), 3, "byte"),
     "semicolons": (b"a;b\nc;d\n", 3, "line 1: no tab"),
+    "a picture": (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        3,
+        "looks like a binary file (NUL in its first 8 KB); leave it out",
+    ),
+    "a NUL in a field": (b"a\0b\tc\nd\te\n", 3, "binary file"),
+    "half a gzip": (gzip.compress(b"a\tb\n" * 9)[:12], 3, "binary file"),
+    "JSON": (b'{"source": "a", "target": "b"}\n', 3, "line 1: no tab"),
+    "a header alone": (b"source\ttarget\n", 3, "1 pairs are too few"),
+    "tabs alone": (b"\t\n\t\n", 3, "line 1: the source is empty"),
+    "a tab at the end": (b"a\tb\t\n", 3, "line 1: 2 tabs"),
+    "a bad line after good ones": (b"a\tb\n" * 1000 + b"c d\n", 3, "line 1001: no tab"),
+    "bad after blank lines and CRLF": (b"a\tb\r\n\r\n\r\nc\r\n", 3, "line 4: no tab"),
 }
 
 
@@ -245,7 +259,8 @@ def test_a_file_that_is_no_pairs_is_refused_in_a_line_before_anything_is_compute
     assert isinstance(done.exception, CharlmError)
     assert done.exception.exit_code == code
     assert said in str(done.exception)
-    assert "bad.tsv" in str(done.exception) or "pairs are too few" in said or "targets" in said
+    assert "bad.tsv" in str(done.exception) or "too few" in said or "targets" in said
+    assert "tokenizer byte" not in str(done.exception)
     assert not (tmp_path / "models").exists()
 
 
