@@ -1,12 +1,12 @@
 """Corpora that need no download: written out of what is installed. One function for each, and a line in `CORPORA`."""
 
 import filecmp
-import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from charlm.errors import CharlmError, UsageError, named
+from charlm.files import replacing
 
 
 def pydocs() -> Iterator[str]:
@@ -73,17 +73,13 @@ def write_corpus(name: str, out: Path, force: bool = False) -> int:
         UsageError: such a file is there and may not be replaced, or a package is not installed.
         CharlmError: it cannot be written.
     """
-    beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(out) as beside:
             with beside.open("w", encoding="utf-8", newline="") as file:
                 chars = sum(map(file.write, CORPORA[name]()))
             if out.is_file() and not force and not filecmp.cmp(beside, out, shallow=False):
                 raise UsageError(f"{out}: exists and holds something else; {named('force', True)} replaces it")
-            beside.replace(out)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise CharlmError(f"{out}: cannot be written ({error.strerror}); choose another place") from None
     return chars

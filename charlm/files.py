@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,34 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Syncs the names in a folder to disk, where the file system can."""
+@contextmanager
+def replacing(place: Path) -> Iterator[Path]:
+    """A path beside a file's place, where the file is written; it is then synced to disk and takes the place.
+
+    After an error what was there before is there still. A device or a pipe is written to itself.
+    """
+    if place.exists() and not place.is_file():
+        yield place
+        return
+    place = place.resolve()  # a link stays one
+    beside = place.with_name(f".{secrets.token_hex(8)}-{place.name}")  # containers share numbers of processes
+    try:
+        yield beside
+        sync(beside)
+        beside.replace(place)
+        sync(place.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Syncs a folder and all that is in it to disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Syncs a file, or the names in a folder, to disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -96,7 +123,7 @@ def replace_folder(new: Path, place: Path) -> None:
     if place.exists():
         place.rename(_aside(place))
     new.rename(place)
-    sync_folder(place.parent)
+    sync(place.parent)
     put_back(place)
 
 

@@ -9,10 +9,10 @@ import functools
 import hashlib
 import logging
 import os
-import secrets
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -22,10 +22,12 @@ import numpy.typing as npt
 
 from charlm.corpus import Corpus
 from charlm.errors import CharlmError
+from charlm.files import replacing
 from charlm.records import NO_STARTS, Records, encoded
 from charlm.tokenizer import Ids, Tokenizer
 
 Progress = Callable[[int], None]
+DRAFT_SECONDS = 86_400.0  # since it was last written to, a draft is nobody's
 
 _log = logging.getLogger("charlm")
 
@@ -137,19 +139,17 @@ def _mapped(path: Path, dtype: npt.DTypeLike) -> Ids | None:
 
 def _write(path: Path, blocks: Iterator[Ids], dtype: npt.DTypeLike) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")  # containers share numbers of processes
-    try:
-        with beside.open("wb") as file:
-            count = 0
-            _write_header(file, count, dtype)
-            for block in blocks:
-                file.write(block.data)
-                count += len(block)
-            file.seek(0)
-            _write_header(file, count, dtype)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    for draft in path.parent.glob(".*"):  # of processes that were killed while they wrote
+        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            draft.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("wb") as file:
+        count = 0
+        _write_header(file, count, dtype)
+        for block in blocks:
+            file.write(block.data)
+            count += len(block)
+        file.seek(0)
+        _write_header(file, count, dtype)
 
 
 def _write_header(file: IO[bytes], count: int, dtype: npt.DTypeLike) -> None:

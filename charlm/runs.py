@@ -33,10 +33,10 @@ from charlm.files import (
     read_json,
     remove_folder,
     replace_folder,
-    sync_folder,
+    replacing,
+    sync,
     to_json,
     verify_manifest,
-    write_json,
     write_manifest,
     write_synced,
 )
@@ -75,6 +75,7 @@ class Run:
         try:
             path.mkdir(parents=True)
             (path / "checkpoints").mkdir()
+            sync(path.parent)
         except FileExistsError:
             raise
         except OSError as error:
@@ -84,10 +85,9 @@ class Run:
 
     def record_again(self, record: Mapping[str, Any]) -> None:
         """Replaces what `config.json` says; raises CharlmError if the disk is full or refuses."""
-        beside = self.path / ".config.json"
         try:
-            write_json(beside, record)
-            beside.replace(self.path / "config.json")
+            with replacing(self.path / "config.json") as beside:
+                beside.write_bytes(to_json(record, indent=2))
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
@@ -136,6 +136,8 @@ class Run:
                     verify_manifest(draft)
                     draft.rename(place)
             shutil.rmtree(draft, ignore_errors=True)
+        for draft in self.path.glob(".*-config.json"):
+            draft.unlink()
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Appends a line to metrics.jsonl; raises CharlmError if the disk is full or refuses."""
@@ -202,7 +204,7 @@ class Run:
             for name, content in contents.items():
                 write_synced(beside / name, content)
             write_manifest(beside, written=time.time())
-            sync_folder(beside)
+            sync(beside)
             replace_folder(beside, place)
         except OSError as error:
             self._clear_drafts()

@@ -515,30 +515,6 @@ def test_a_save_takes_the_place_of_a_damaged_one(run):
     assert steps(run) == [10, 20, 30]
 
 
-def test_a_full_disk_leaves_earlier_checkpoints_whole(run, monkeypatch):
-    """Whichever of a save's calls of fsync is the one that fails; the last one is after the renaming."""
-    real, calls, failing = os.fsync, 0, 0
-
-    def fsync(descriptor):
-        nonlocal calls
-        calls += 1
-        if calls == failing:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    save(run, 30, best=10)
-    last = calls
-    assert last > len(ALL)
-    for failing in range(1, last + 1):
-        calls = 0
-        with pytest.raises(CharlmError, match="No space left on device; earlier checkpoints are whole") as caught:
-            save(run, 40, best=10)
-        assert caught.value.exit_code == 1
-        assert steps(run) == ([10, 20, 30] if failing < last else [10, 20, 30, 40])
-        assert not list(run.path.glob("checkpoints/.step-*"))
-
-
 def test_a_file_that_may_not_grow_is_an_error_of_ours(run):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))

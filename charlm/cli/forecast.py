@@ -17,6 +17,7 @@ from charlm.cli.options import COLUMNS, FORECASTING, json_option, model_options,
 from charlm.cli.output import print_json
 from charlm.config import Tables
 from charlm.errors import CharlmError, UsageError
+from charlm.files import replacing
 from charlm.questions import ForecastConfig
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _check_files(csv_file: Path | None, plot: Path | None) -> None:
 
 def _write_csv(forecast: Forecast, file: Path) -> None:
     try:
-        with file.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(file) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, forecast.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(forecast.rows())

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
-from charlm.files import EXPORT_TITLE, put_back, replace_folder
+from charlm.files import EXPORT_TITLE, put_back, replace_folder, replacing, sync, sync_tree
 from charlm.machine import check_threads
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def export(
         UsageError: see `check_destination`, `check_engine` and `check_model`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
+    import tensorflow as tf
+
     from charlm.export import card, parity
 
     destination = Path(destination).resolve()
@@ -203,10 +205,17 @@ def export(
         if draft.is_dir():
             readme(draft, name).write_text(text, "utf-8")
             _check_replaced(destination, draft)
+            sync_tree(draft)
             replace_folder(draft, destination)
         else:
-            readme(destination, name).write_text(text, "utf-8")
+            with replacing(readme(destination, name)) as beside:
+                beside.write_text(text, "utf-8")
+            sync(draft)
             draft.replace(destination)
+            sync(destination.parent)
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.message
+        raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
     finally:
         put_back(destination)
         if draft.is_dir():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import CharlmError
+from charlm.files import replacing
 from charlm.forecast.result import Forecast
 from charlm.series.cells import Series
 
@@ -42,9 +43,9 @@ def draw(forecast: Forecast, series: Sequence[Series], file: Path) -> None:
     if len(series) > shown:
         figure.suptitle(f"{shown} of {len(series):,} series")
     try:
-        with warnings.catch_warnings():
+        with replacing(file) as beside, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of few dates, and of letters that the font has not
-            figure.savefig(file, dpi=120)
+            figure.savefig(beside, dpi=120)
     except OSError as error:
         raise CharlmError(f"{file}: cannot be written: {error.strerror}") from None
 
