@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 
 import charlm
-from charlm.runs import find_run, publish
+from charlm.runs import publish
+from charlm.shelf import find_run
 
 NAME = "kjv-small"
 SETTINGS = {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.0, "lanes": 64, "bptt": 64, "learning_rate": 7e-3}

@@ -18,9 +18,9 @@ from charlm.interrupts import stop_requested
 from charlm.language_model import LanguageModel, PathLike, Paths, paths_of
 from charlm.machine import start_tensorflow, trains_side_by_side
 from charlm.presets import PRESETS
-from charlm.runs import find_run
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
+from charlm.shelf import find_run
 from charlm.training import Training
 from charlm.trial import settled
 

@@ -141,6 +141,11 @@ class TrainConfig(Strict):
     evaluate_every: int | None = setting(None, at_least(1), "Steps between validations", "an eighth of the run")
     save_every: int | None = setting(None, at_least(1), "Steps between checkpoints", "with every validation")
     patience: int | None = setting(None, at_least(1), "Stop after so many validations without a better score", "never")
+    on_divergence: str = setting(
+        "stop",
+        one_of("stop", "back-off"),
+        "Where the loss is no number: stop, or go back a checkpoint at half the rate",
+    )
     precision: str = setting("auto", one_of(*PRECISIONS), "Operands of matrix products", "auto: as the hardware does")
     seed: int = setting(1, SEEDS, "Seed of weights, dropout and lane offsets")
 

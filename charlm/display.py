@@ -15,7 +15,8 @@ import click
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
-from charlm.events import Evaluated, Event, Finished, Planned, Remembered, Sampled, Started, Stepped
+from charlm.divergence import BACK_OFF
+from charlm.events import BackedOff, Evaluated, Event, Finished, Planned, Remembered, Sampled, Started, Stepped
 
 REFRESH_SECONDS = 0.25
 FEW_UPDATES = 300  # fewer give no text that can be read
@@ -94,6 +95,7 @@ class TrainingDisplay:
         self._stepped: Stepped | None = None
         self._steps: int | None = None
         self._began = self._first = 0.0  # of the run and of this session's updates, by `time.monotonic()`
+        self._first_step = 0
         self._chars_per_second = 0.0
         self._bits: dict[float, float] = {}  # per character, of a score in nats per symbol
         self._width = 0
@@ -115,6 +117,10 @@ class TrainingDisplay:
                 coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
                 say(f"  a text that begins after {event.prompt!r}:")
                 say(click.style(text, dim=True) if coloured else text)
+            case BackedOff():
+                self._stepped = None
+                back = f"goes on from step {event.step:,} with {BACK_OFF**event.back_offs:.2g} of the learning rate"
+                say(f"diverged at step {event.diverged:,} ({event.found}); {back}")
             case Remembered():
                 self._remembered(event)
             case Finished():
@@ -168,7 +174,7 @@ class TrainingDisplay:
         assert self._started is not None
         now = event.symbols_per_second * self._started.chars_per_symbol
         if self._stepped is None:
-            self._first, self._chars_per_second = time.monotonic(), now
+            self._first, self._first_step, self._chars_per_second = time.monotonic(), event.step, now
         self._chars_per_second = 0.9 * self._chars_per_second + 0.1 * now
         self._stepped, self._steps = event, event.steps
 
@@ -227,7 +233,7 @@ class TrainingDisplay:
             if started.minutes is not None:
                 rights = [f"{passed}, step {stepped.step:,}, {epoch}", passed, ""]
             else:
-                done, made = stepped.step / steps, stepped.step - started.step
+                done, made = stepped.step / steps, max(1, stepped.step - self._first_step)
                 remaining = _clock((time.monotonic() - self._first) / made * (steps - stepped.step)) + " left"
                 rights = [f"{remaining}, step {stepped.step:,} of {steps:,}, {epoch}", remaining, ""]
             speed = f"{self._chars_per_second / 1000:.1f}k {self._rate}"

@@ -119,7 +119,19 @@ class Finished:
     best: float | None  # nats per symbol on the validation split
 
 
-Event = Started | Planned | Stepped | Evaluated | Sampled | Saved | Remembered | Finished
+@dataclass(frozen=True)
+class BackedOff:
+    """The training diverged, and went back to its last checkpoint, the one of `step`, with a lower learning rate."""
+
+    step: int
+    epoch: int
+    seconds: float
+    diverged: int  # the step that it came to
+    found: str  # what was not finite
+    back_offs: int  # so far; each halves the learning rate
+
+
+Event = BackedOff | Started | Planned | Stepped | Evaluated | Sampled | Saved | Remembered | Finished
 
 
 def to_log(event: Event) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from charlm.dataset import part_of, read_again
 from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import MANIFEST, read_json
 from charlm.records import Records
-from charlm.runs import find_run
+from charlm.shelf import find_run
 from charlm.tokenizer import Alphabet, Tokenizer
 
 # What weights and symbols have come with; a new run has the same.

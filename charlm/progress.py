@@ -37,6 +37,7 @@ class Progress(Strict):
     scored: int = 0  # the step of the latest evaluation
     validated: int | None = None  # ids of the validation split that are scored
     stale: int = 0  # scheduled evaluations since the best of them
+    back_offs: int = 0  # from divergences
     finished: bool = False
     seconds: float = 0.0  # since the run's beginning
     threads: int = 0  # of an operation
@@ -70,6 +71,17 @@ class Progress(Strict):
             if self.scheduled_best_nats is None or nats < self.scheduled_best_nats:
                 self.scheduled_best, self.scheduled_best_nats, self.stale = self.step, nats, 0
         return better
+
+    def due(self, given: int | None) -> bool:
+        """True if what is done every `given` steps, or about eight times a run, is due; not shortly before the end."""
+        assert self.every is not None
+        left, at_its_place = self.total - self.step, self.step % (given or self.every) == 0
+        return not left or (at_its_place and (given is not None or left > self.every // 2))
+
+    @property
+    def total(self) -> int:
+        """The updates of the whole run; more than any run has while they are not known."""
+        return 2**62 if self.steps is None else self.steps
 
     def finish(self) -> None:
         """Ends the run, whose best score is then one of the scheduled."""

@@ -1,4 +1,4 @@
-"""The run directory: made, locked, written and found.
+"""The run directory: made, locked and written.
 
     models/NAME/
       config.json             the resolved configuration, versions, corpus and seed
@@ -25,11 +25,10 @@ from typing import IO, Any
 import safetensors.numpy
 
 from charlm.checkpoint import Arrays, Checkpoint, read_record
-from charlm.errors import CharlmError, ModelError, UsageError, named, nearest
+from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import (
     MANIFEST,
     UNSUPPORTED,
-    left_by_system,
     read_json,
     remove_folder,
     replace_folder,
@@ -272,38 +271,6 @@ class Run:
 
 def _unwritable(path: Path, error: OSError) -> CharlmError:
     return CharlmError(f"{path}: cannot be written: {error.strerror}")
-
-
-def runs(models: Path) -> list[Run]:
-    """The runs under a folder, the one that wrote a checkpoint last at the end.
-
-    Those without one come first, and then those that were published, which somebody else may have trained.
-    """
-    found = [Run(path.parent) for path in models.glob("*/config.json") if not left_by_system(path.parent.name)]
-
-    def age(run: Run) -> tuple[bool, float]:
-        last = next(reversed(run.checkpoints()), None)
-        return (False, 0.0) if last is None else ((last.path / "training.safetensors").exists(), last.written)
-
-    return sorted(found, key=age)
-
-
-def find_run(model: str | None, models: Path) -> Run:
-    """A run, or a checkpoint, by directory or by name under `models`; for None, the newest, as `runs` has them.
-
-    Raises:
-        ModelError: there is none.
-    """
-    if model is not None:
-        for path in (Path(model), models / model):
-            if (path / "config.json").is_file():
-                return Run(path)
-        meant = nearest(model, (run.name for run in runs(models)))
-        raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/{meant}")
-    trained = [run for run in runs(models) if run.checkpoints()]
-    if not trained:
-        raise ModelError(f"no trained model under {models}/ yet; train one first, with charlm train TEXT")
-    return trained[-1]
 
 
 def publish(checkpoint: Checkpoint, place: Path) -> Checkpoint:

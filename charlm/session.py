@@ -28,7 +28,7 @@ from charlm.tokenizer import Tokenizer
 from charlm.windows import Lanes, PackedLanes
 
 # What a resumed run may be given anew; everything else shapes the model, the data or the path of training.
-FREE = {*LENGTHS, "evaluate_every", "save_every", "patience"}
+FREE = {*LENGTHS, "evaluate_every", "save_every", "patience", "on_divergence"}
 LONGEST_PIECE = 256  # of a number series, in steps: what a lane reads before it goes on to another one
 
 

@@ -10,6 +10,7 @@ but rounding.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,10 +19,16 @@ import keras
 import tensorflow as tf
 
 from charlm.cell import Tensor
-from charlm.config import TrainConfig
-from charlm.model import CharLM, ModelState
+from charlm.checkpoint import Arrays, Checkpoint, assign, named_slots, slots_by_name, to_arrays
+from charlm.config import ModelConfig, TrainConfig
+from charlm.divergence import BACK_OFF
+from charlm.errors import UsageError, named
+from charlm.machine import Machine
+from charlm.model import CharLM, ModelState, build_model
 from charlm.runtime import kernel
 from charlm.windows import Window
+
+_log = logging.getLogger("charlm")
 
 
 class Update(NamedTuple):
@@ -37,16 +44,33 @@ def nats(logits: Tensor, y: Tensor) -> Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
 
 
-def scheduled_rate(config: TrainConfig, step: int, steps: int) -> float:
+def scheduled_rate(config: TrainConfig, step: int, steps: int, back_offs: int = 0) -> float:
     """The learning rate of update `step` (from 0) of `steps`: linear warm-up, then cosine to the floor.
 
-    The warm-up takes a tenth of the steps at most. Loshchilov and Hutter, "SGDR" (2017), without restarts.
+    The warm-up takes a tenth of the steps at most. Loshchilov and Hutter, "SGDR" (2017), without restarts. Each time
+    that a training backed off, `BACK_OFF` of the rate was left.
     """
+    highest = config.learning_rate * BACK_OFF**back_offs
     warmup = min(config.warmup, steps // 10)
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return highest * (step + 1) / warmup
     share = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return config.learning_rate * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * share)) / 2)
+    return highest * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def build_trained(model: ModelConfig, config: TrainConfig, resets: bool) -> CharLM:
+    """A new network in the precision of a training on this machine; it warns where resets keep cuDNN out.
+
+    Raises:
+        UsageError: a precision that the cell or this machine has not.
+    """
+    built = build_model(model, seed=config.seed, precision=Machine.here().precision(config.precision))
+    if config.precision not in ("auto", built.precision):
+        cell = f"the cell {model.cell} computes in {built.precision}"
+        raise UsageError(f"{named('train.precision')} {config.precision}: {cell}")
+    if built.engine == "keras" and resets:
+        _log.warning("cuDNN resets no state inside a window: charlm's own recurrence computes those with documents")
+    return built
 
 
 def build_optimizer(config: TrainConfig, model: CharLM) -> Any:
@@ -92,6 +116,21 @@ class Trainer:
         """
         self.optimizer.learning_rate = learning_rate
         return self._train(_tensors(window), state, tf.constant(seed), _resets_inside(window))
+
+    def slots(self) -> dict[str, Any]:
+        """The optimizer's variables by the names that they have in a checkpoint."""
+        return named_slots(self.optimizer.variables, self.model.named_weights())
+
+    def arrays(self, state: ModelState) -> tuple[Arrays, Arrays]:
+        """The weights, and what resuming needs besides: the optimizer's slots and the state."""
+        return to_arrays(self.model.named_weights()), to_arrays(self.slots() | self.model.named_state(state))
+
+    def load(self, checkpoint: Checkpoint) -> ModelState:
+        """Takes the weights and the slots of a checkpoint, and returns its state; raises ModelError if they differ."""
+        training, slots = checkpoint.arrays("training"), self.slots()
+        assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
+        assign(slots, slots_by_name(training, slots), checkpoint.path)
+        return self.model.state_of(training)
 
     @tf.function(autograph=False)
     def _train(self, window: Window, state: ModelState, seed: Tensor, resets_inside: bool) -> Update:

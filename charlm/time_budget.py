@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 MEASURED_SHARE = 0.01  # of the time is spent on updates before the first plan
 AGAIN_SHARE = 0.04  # of the time, from one plan to the next
@@ -36,9 +37,16 @@ class TimeBudget:
         self._updates += 1
         self._updating += seconds
 
-    def measured(self) -> bool:
-        """Whether there were enough updates for a first plan."""
-        return self._updating >= MEASURED_SHARE * self.seconds
+    def measure(self, update: Callable[[], object], stop: Callable[[], bool]) -> bool:
+        """Makes updates, the first of which compiles, until they are enough for a plan; False if it is to stop."""
+        update()
+        while self._updating < MEASURED_SHARE * self.seconds:
+            if stop():
+                return False
+            start = time.monotonic()
+            update()
+            self.updated(time.monotonic() - start)
+        return True
 
     def due(self) -> bool:
         """Whether it is time for another plan."""

@@ -12,16 +12,27 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, named_slots, slots_by_name, to_arrays
-from charlm.errors import DivergedError, UsageError, named
-from charlm.events import Evaluated, Event, Finished, Planned, Remembered, Sampled, Saved, Started, Stepped, to_log
-from charlm.machine import Machine, onednn, threads
-from charlm.model import build_model
+from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.divergence import MOST_BACK_OFFS, NotFinite, check_finite
+from charlm.events import (
+    BackedOff,
+    Evaluated,
+    Event,
+    Finished,
+    Planned,
+    Remembered,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    to_log,
+)
+from charlm.machine import onednn, threads
 from charlm.origin import OldText
 from charlm.progress import Progress
 from charlm.score import Score
 from charlm.session import Session
-from charlm.tbptt import Trainer, Update, scheduled_rate
+from charlm.tbptt import Trainer, Update, build_trained, scheduled_rate
 from charlm.time_budget import EVALUATIONS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
 from charlm.weights import grown
@@ -52,13 +63,8 @@ class Training:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
         self.old_text, self.lock, self.stop = session.old_text, session.lock, stop
         self.started = time.monotonic() if started is None else started
-        train, here = self.config.train, Machine.here()
-        self.model = build_model(self.config.model, seed=train.seed, precision=here.precision(train.precision))
-        if train.precision not in ("auto", self.model.precision):
-            cell = f"the cell {self.config.model.cell} computes in {self.model.precision}"
-            raise UsageError(f"{named('train.precision')} {train.precision}: {cell}")
-        if self.model.engine == "keras" and len(self.data.train.starts):
-            _log.warning("cuDNN resets no state inside a window: charlm's own recurrence computes those with documents")
+        train = self.config.train
+        self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)))
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
         self.at = Progress(groups=session.groups, precision=self.model.precision, threads=threads(), onednn=onednn())
@@ -79,20 +85,27 @@ class Training:
         if self.at.every is None:
             self.at.every = train.evaluate_every or (self.at.steps and math.ceil(self.at.steps / EVALUATIONS))
 
-    def _optimizer_variables(self) -> dict[str, Any]:
-        return named_slots(self.trainer.optimizer.variables, self.model.named_weights())
-
     def _restore(self, checkpoint: Checkpoint, steps: int | None) -> None:
-        now, training = self.at, checkpoint.arrays("training")
-        self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
-        assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
-        slots = self._optimizer_variables()
-        assign(slots, slots_by_name(training, slots), checkpoint.path)
-        self.state, self.before = self.model.state_of(training), self.at.seconds
+        now = self.at
+        self._load(checkpoint)
+        self.before = self.at.seconds
         self.validation.limit(self.at.validated)
         for change in self.at.computed_as(now):
             _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, steps)
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
+        self.state, self.ahead = self.trainer.load(checkpoint), None
+
+    def _backed_off(self, diverged: NotFinite) -> BackedOff:
+        """Goes back to the last checkpoint, with a lower learning rate."""
+        plan, last = self.at, self.run.last()
+        assert last is not None
+        self._load(last)
+        self.at.steps, self.at.every, self.at.validated = plan.steps, plan.every, plan.validated
+        self.at.back_offs = plan.back_offs + 1
+        return BackedOff(**self._stamp(), diverged=diverged.step, found=diverged.found, back_offs=self.at.back_offs)
 
     @property
     def step(self) -> int:
@@ -116,7 +129,7 @@ class Training:
         """Trains, and yields what happens; logs it in metrics.jsonl too. In the end it lets go of the run.
 
         Raises:
-            DivergedError: the loss or the gradient is no longer finite; earlier checkpoints are whole.
+            DivergedError: a value is no longer finite, and it was not to go back; earlier checkpoints are whole.
         """
         with self.lock:
             self.run.record_again(self.run.record | {"config": self.config.to_dict()})  # perhaps of another length
@@ -132,19 +145,33 @@ class Training:
                 yield event
 
     def _loop(self) -> Iterator[Event]:
-        train, at = self.config.train, self.at
         yield self._started()
-        if at.finished:
+        if self.at.finished:
             yield self._finished("done")
             return
-        if at.steps is None:
+        if self.at.steps is None:
             with contextlib.suppress(Abandoned):
                 self._measure()
-        if at.steps is not None and (self.budget or self.previous):
+        if self.at.steps is not None and (self.budget or self.previous):
             yield self._planned(self.previous)
-        while at.step < self._total and not self.stop():
+        may_go_back = self.config.train.on_divergence == "back-off"
+        if may_go_back and self.run.last() is None:
+            yield self._save()  # there is something to go back to
+        while True:
+            try:
+                yield from self._updates()
+                return
+            except NotFinite as diverged:
+                if not may_go_back or self.at.back_offs == MOST_BACK_OFFS:
+                    raise diverged.ended(self.run.last()) from None
+                yield self._backed_off(diverged)
+
+    def _updates(self) -> Iterator[Event]:
+        """Trains from where it stands to the end, or until it is to stop; raises NotFinite if it diverges."""
+        train, at = self.config.train, self.at
+        while at.step < self.at.total and not self.stop():
             yield self._update()
-            due = self._due(train.evaluate_every)
+            due = at.due(train.evaluate_every)
             if due or self._overdue():
                 yield from self._evaluate(scheduled=due)
             elif self.budget and self.budget.due():
@@ -153,11 +180,11 @@ class Training:
                 yield self._planned(previous)
             if train.patience is not None and at.stale >= train.patience:
                 break
-            worth = at.step in (at.best, at.scheduled_best) or self._due(train.save_every or train.evaluate_every)
-            if worth and at.step < self._total:
+            worth = at.step in (at.best, at.scheduled_best) or at.due(train.save_every or train.evaluate_every)
+            if worth and at.step < self.at.total:
                 yield self._save()
         else:
-            if at.step < self._total:
+            if at.step < self.at.total:
                 yield from self._interrupted()
                 return
         at.finish()
@@ -165,12 +192,7 @@ class Training:
         if self.old_text is not None:
             with contextlib.suppress(Abandoned):
                 yield self._remembered(self.old_text)
-        yield self._finished("done" if at.step == self._total else "early")
-
-    @property
-    def _total(self) -> int:
-        """The updates of the whole run; more than any run has while they are not known."""
-        return 2**62 if self.at.steps is None else self.at.steps
+        yield self._finished("done" if at.step == self.at.total else "early")
 
     def _interrupted(self) -> Iterator[Event]:
         """Saves, and then scores what was saved, so that it is used if it is the best; a run of no updates leaves none.
@@ -188,9 +210,7 @@ class Training:
         return Finished(**self._stamp(), reason=reason, best=self.at.best_nats)
 
     def _remembered(self, text: OldText) -> Remembered:
-        before = after = None
-        if text.records is not None:
-            before, after = self.validation.remembered(text, self.run.pick("best").arrays("weights"), self.stop)
+        before, after = self.validation.remembered(text, self.run.pick("best").arrays("weights"), self.stop)
         stamp = self._stamp()
         return Remembered(**stamp, run=text.run, text=text.name, before=before, after=after, missing=text.missing)
 
@@ -216,14 +236,8 @@ class Training:
     def _planned(self, previous: int | None) -> Planned:
         assert self.at.steps is not None
         assert self.at.every is not None
-        rate = scheduled_rate(self.config.train, self.at.step, self.at.steps)
+        rate = scheduled_rate(self.config.train, self.at.step, self.at.steps, self.at.back_offs)
         return Planned(**self._stamp(), steps=self.at.steps, every=self.at.every, previous=previous, learning_rate=rate)
-
-    def _due(self, given: int | None) -> bool:
-        """True if what is done every `given` steps, or about eight times a run, is due; not shortly before the end."""
-        assert self.at.every is not None
-        left, at_its_place = self._total - self.at.step, self.at.step % (given or self.at.every) == 0
-        return not left or (at_its_place and (given is not None or left > self.at.every // 2))
 
     def _overdue(self) -> bool:
         """True if the latest evaluation is so long ago that one is due between the scheduled ones."""
@@ -231,7 +245,8 @@ class Training:
         return self.config.train.evaluate_every is None and time.monotonic() - self.scored_at > wanted
 
     def _update(self) -> Stepped:
-        start, rate = time.monotonic(), scheduled_rate(self.config.train, self.at.step, self._total)
+        start, at = time.monotonic(), self.at
+        rate = scheduled_rate(self.config.train, at.step, at.total, at.back_offs)
         window = self.ahead or self.lanes.window(self.cursor)
         update = self._applied(window, rate)
         after = self.lanes.after(self.cursor)
@@ -240,12 +255,12 @@ class Training:
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
         if self.budget:
             self.budget.updated(time.monotonic() - start)
-        self._check_finite(self.at.step + 1, loss=nats, gradient_norm=norm)
+        check_finite(self.at.step + 1, {"loss": nats, "gradient_norm": norm})
         self.state, self.at.step = update.state, self.at.step + 1
         self.at.epoch, self.at.window = after.epoch, after.window
         return Stepped(
             **self._stamp(),
-            steps=self._total,
+            steps=self.at.total,
             nats_per_symbol=nats,
             bits_per_char=nats / math.log(2) / self.chars_per_symbol,
             symbols_per_second=scored / (time.monotonic() - start),
@@ -255,16 +270,6 @@ class Training:
 
     def _applied(self, window: Window, rate: float) -> Update:
         return self.trainer(window, self.state, rate, (self.config.train.seed, self.at.step))
-
-    def _check_finite(self, step: int, **values: float) -> None:
-        if all(map(math.isfinite, values.values())):
-            return
-        last = self.run.last()
-        kept = f"the checkpoint of step {last.step} is whole" if last else "there is no checkpoint yet"
-        found = ", ".join(f"{name} {value}" for name, value in values.items())
-        raise DivergedError(
-            f"training diverged at step {step}: {found}; {kept}; try a lower {named('train.learning_rate')}"
-        )
 
     def _evaluate(self, scheduled: bool) -> Iterator[Event]:
         """Scores and samples; an evaluation is abandoned when the run is to stop."""
@@ -281,14 +286,14 @@ class Training:
         self.scoring = self.scored_at - start
 
     def _scored(self, score: Score, scheduled: bool) -> Evaluated:
-        self._check_finite(self.at.step, validation_loss=score.nats_per_symbol)
+        check_finite(self.at.step, {"validation_loss": score.nats_per_symbol})
         best = self.at.take_score(score.nats_per_symbol, scheduled)
         return Evaluated(**self._stamp(), score=score, best=best, scheduled=scheduled)
 
     def _save(self) -> Saved:
         self.at.seconds = self.seconds
-        weights = to_arrays(self.model.named_weights())
-        training = to_arrays(self._optimizer_variables() | self.model.named_state(self.state))
+        weights, training = self.trainer.arrays(self.state)
+        check_finite(self.at.step, weights | training)
         saved = self.run.save(self.at.step, weights, training, self.at.to_dict(), self.data.tokenizer)
         return Saved(**self._stamp(), path=saved.path)
 
@@ -303,16 +308,11 @@ class Training:
         minutes = self.config.train.minutes
         assert minutes is not None
         budget = TimeBudget(60 * minutes - self.before, self.started)
-        variables = self.model.named_weights() | self._optimizer_variables()
+        variables = self.model.named_weights() | self.trainer.slots()
         untrained, window = to_arrays(variables), self.lanes.window(self.cursor)
         try:
-            float(self._applied(window, 0.0).nats_sum)  # compiles
-            while not budget.measured():
-                if self.stop():
-                    raise Abandoned
-                start = time.monotonic()
-                float(self._applied(window, 0.0).nats_sum)
-                budget.updated(time.monotonic() - start)
+            if not budget.measure(lambda: float(self._applied(window, 0.0).nats_sum), self.stop):
+                raise Abandoned
         finally:
             assign(variables, untrained, self.run.path)
         self.at.validated = self.validation.plan(budget, self.at.best_nats is not None, self.old_text, self.stop)

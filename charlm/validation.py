@@ -135,21 +135,24 @@ class Validation:
             budget.seconds -= sum(min(self._most, len(records.ids)) for records in text.records) / rate
         return validated
 
-    def remembered(self, text: OldText, weights: Arrays, abandon: Callable[[], bool]) -> tuple[float, float]:
+    def remembered(
+        self, text: OldText, weights: Arrays, abandon: Callable[[], bool]
+    ) -> tuple[float, float] | tuple[None, None]:
         """Scores an origin, and then other weights, which the model has in the end, on the origin's text.
 
         Args:
-            text: of the origin, with its records.
+            text: of the origin.
             weights: by name.
             abandon: as `score` takes it.
 
         Returns:
-            Bits per character before and after.
+            Bits per character before and after; None where the text is not at hand.
 
         Raises:
             Abandoned: as `score`.
         """
-        assert text.records is not None
+        if text.records is None:
+            return None, None
         model, old = self._evaluator.model, len(text.weights["bias"])
         first = without(grown(text.weights, model.config.vocabulary), old)
         bits = []

@@ -28,7 +28,8 @@ from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import write_json, write_manifest
-from charlm.runs import Run, find_run, publish
+from charlm.runs import Run, publish
+from charlm.shelf import find_run
 from charlm.tokenizers import TOKENIZERS
 
 TOKENIZER = TOKENIZERS["char"].train(lambda: iter(["What is so, is so.\n"]), 0)

@@ -21,9 +21,9 @@ from charlm.forecast.backtest import backtest, windows_of
 from charlm.forecast.result import forecast_of, series_from
 from charlm.forecast.rivals import Normal, drift, rivals, seasonal_naive
 from charlm.questions import ForecastConfig
-from charlm.runs import find_run
 from charlm.series.calendar import Calendar
 from charlm.series.cells import Series
+from charlm.shelf import find_run
 
 FEW = settings(max_examples=12, deadline=None)
 MONTHS = [f"{year}-{month:02}-01" for year in range(2012, 2019) for month in range(1, 13)]

@@ -13,7 +13,7 @@ from charlm.api import load
 from charlm.cli import cli
 from charlm.errors import ModelError
 from charlm.files import read_json, write_json, write_manifest
-from charlm.runs import find_run
+from charlm.shelf import find_run
 
 MODELS = Path(__file__).parent.parent / "models"
 SHIPPED = MODELS / "kjv-small"

@@ -24,9 +24,10 @@ def whole_run(monkeypatch, minutes, evaluation, update, every=None, started=2.0)
         clock.now += took
         paced.updated(took)
 
-    clock.now += update(clock.now)  # compiles
-    while not paced.measured():  # and is forgotten
-        updated()
+    def tried():
+        clock.now += update(clock.now)
+
+    assert paced.measure(tried, lambda: False)
     clock.now += 2 * evaluation
     steps, every = paced.plan(step, every)
     while step < steps:

@@ -12,11 +12,12 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensorflow as tf
 
 import charlm
 from charlm import time_budget, training, validation
 from charlm.errors import CharlmError, DataError, DivergedError, Interrupted, ModelError, UsageError
-from charlm.events import Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
+from charlm.events import BackedOff, Evaluated, Finished, Planned, Sampled, Saved, Started, Stepped
 from charlm.files import read_json, write_manifest
 from charlm.machine import Machine
 from charlm.records import NO_STARTS, Records
@@ -162,16 +163,62 @@ def test_the_log_has_what_others_rely_on(train, tmp_path):
     assert evaluated["context"] == "carried"
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_checkpoint_whole(train, tmp_path):
-    train("run", stop_at=12)
-    run = Run(tmp_path / "run")
+def spoil(training, what, value):
+    """Puts a value that is not finite into a training."""
+    if what == "a weight":
+        training.model.embedding.assign(training.model.embedding * value)
+    elif what == "a weight that is not used":  # a last symbol, which the text has not
+        training.model.embedding[-1].assign(training.model.embedding[-1] * 0 + value)
+    elif what == "a slot":
+        training.trainer.slots()["optimizer.momentum.bias"].assign_add([value] * training.model.config.vocabulary)
+    else:
+        training.state = tf.nest.map_structure(lambda state: state + value, training.state)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("what", ["a weight", "a weight that is not used", "a slot", "the state"])
+def test_what_is_not_finite_ends_a_run_and_is_never_written(run, what, value):
     last = run.last()
-    trainer = Training(open_session(Request([], {}, tmp_path, "run", None, True)))
-    trainer.model.embedding.assign(trainer.model.embedding * np.nan)
-    with pytest.raises(DivergedError, match="step 12 is whole") as caught:
-        list(trainer.events())
+    training = Training(open_session(Request([], {"train": {"steps": 32}}, run.path.parent, "run", None, True)))
+    spoil(training, what, value)
+    with pytest.raises(DivergedError, match="step 30 is whole") as caught:
+        list(training.events())
     assert caught.value.exit_code == 4
     assert run.last() == last
+
+
+def test_a_training_backs_off_to_its_last_checkpoint_and_goes_on_with_half_the_rate(train, tmp_path, monkeypatch):
+    spoiled, applied = [], Training._applied
+
+    def update(training, window, rate):
+        if training.at.step in (14, 27) and training.at.step not in spoiled:
+            spoiled.append(training.at.step)
+            spoil(training, "a weight", np.nan)
+        return applied(training, window, rate)
+
+    clean = {e.step: e for e in train("whole") if isinstance(e, Stepped)}
+    monkeypatch.setattr(Training, "_applied", update)
+    events = train("run", train={"on_divergence": "back-off"})
+    back = [event for event in events if isinstance(event, BackedOff)]
+    assert [(event.step, event.diverged, event.back_offs) for event in back] == [(10, 15, 1), (20, 28, 2)]
+    assert all("nan" in event.found for event in back)
+    updates = [event for event in events if isinstance(event, Stepped)]
+    assert [e.step for e in updates] == [*range(1, 15), *range(11, 28), *range(21, 31)]
+    assert updates[14].learning_rate == clean[11].learning_rate / 2
+    assert updates[14].nats_per_symbol == clean[11].nats_per_symbol  # of the weights of step 10
+    assert updates[-1].learning_rate == clean[30].learning_rate / 4
+    assert events[-1].reason == "done"
+    assert [line["event"] for line in log(tmp_path, "run")].count("backedoff") == 2
+
+
+def test_a_training_backs_off_to_its_beginning_and_not_for_ever(train, monkeypatch):
+    monkeypatch.setattr(training, "MOST_BACK_OFFS", 3)
+    applied = Training._applied
+    monkeypatch.setattr(
+        Training, "_applied", lambda training, w, rate: applied(training, w, rate)._replace(nats_sum=np.float32(np.nan))
+    )
+    with pytest.raises(DivergedError, match="at step 1: loss nan; the checkpoint of step 0 is whole"):
+        train("run", train={"on_divergence": "back-off"})
 
 
 def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):

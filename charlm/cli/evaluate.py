@@ -32,7 +32,7 @@ def command(
     """
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.machine import start_tensorflow
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     asked = settings.get("evaluate", {})
     EvaluationConfig.from_dict(asked)

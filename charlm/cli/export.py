@@ -49,7 +49,7 @@ def command(
     charlm[html].
     """
     from charlm.display import say
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     name = name or format_for(destination)
     check_destination(destination.resolve(), name, force)

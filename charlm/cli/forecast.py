@@ -83,9 +83,9 @@ def command(
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.dataset import series_of
     from charlm.machine import start_tensorflow
-    from charlm.runs import find_run
     from charlm.series.alphabet import SeriesAlphabet
     from charlm.series.records import usual_horizon
+    from charlm.shelf import find_run
     from charlm.trained import corpus_of
 
     asked = ForecastConfig.from_dict(settings.get("forecast", {}))

@@ -51,7 +51,7 @@ def command(
     likeliest text that a beam search finds is written, and no sampler has a part in it.
     """
     from charlm.machine import start_tensorflow
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     sample = settings.get("sample", {})
     if "stop" in sample:

@@ -15,8 +15,8 @@ from charlm.cli.output import print_json
 @json_option
 def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Describe a trained model: configuration, size, scores, files."""
-    from charlm.runs import find_run
     from charlm.series.alphabet import SeriesAlphabet
+    from charlm.shelf import find_run
 
     run = find_run(model, models)
     chosen, last = run.pick(checkpoint), run.pick("last")

@@ -53,7 +53,9 @@ def _bits_per_char(run: Run, progress: Mapping[str, Any], tokenizer: str) -> flo
         return float(progress["best_nats"]) / math.log(2)
     log = run.path / "metrics.jsonl"
     lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-    scores = (json.loads(line) for line in lines if line.startswith('{"event": "evaluated"') and line.endswith("}"))
+    scores = (
+        json.loads(line) for line in reversed(lines) if line.startswith('{"event": "evaluated"') and line.endswith("}")
+    )
     return next((score["bits_per_char"] for score in scores if score["step"] == progress["best"]), None)
 
 

@@ -22,7 +22,7 @@ def command(models: Path, as_json: bool) -> None:
     the size is on disk. With --json, one object a line for each run.
     """
     from charlm.cli.listing import described, row, table
-    from charlm.runs import runs
+    from charlm.shelf import runs
 
     found = [described(run) for run in reversed(runs(models))]
     if as_json:

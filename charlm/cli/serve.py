@@ -190,7 +190,7 @@ def command(
         raise UsageError(f"serve: {error.name} is not installed; pip install 'charlm[serve]'") from None
     from charlm.display import say
     from charlm.machine import start_tensorflow
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     found = find_run(model, models).pick(checkpoint)
     found.tokenizer()  # refuses a model of number series at once

@@ -17,7 +17,7 @@ from charlm.cli.output import print_json, typed_text
 @json_option
 def command(text: str | None, model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Show how a model's tokenizer cuts TEXT (or standard input) into symbols: ids and their bytes."""
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     tokenizer = find_run(model, models).pick(checkpoint).tokenizer()
     if text is None:

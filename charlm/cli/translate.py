@@ -52,7 +52,7 @@ def command(
     from charlm.machine import start_tensorflow
     from charlm.pairs.alphabet import PairAlphabet
     from charlm.pairs.table import escaped, unescaped
-    from charlm.runs import find_run
+    from charlm.shelf import find_run
 
     asked = TranslationConfig.from_dict(settings.get("translate", {}))
     found = find_run(model, models).pick(checkpoint)

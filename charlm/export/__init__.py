@@ -152,6 +152,21 @@ def _check_replaced(destination: Path, draft: Path) -> None:
         raise UsageError(f"{destination}: is not replaced, for it also holds {', '.join(sorted(more))}")
 
 
+def _put(draft: Path, destination: Path, name: str, text: str) -> None:
+    """Puts what was written, and its README, in its place, synced to disk."""
+    if draft.is_dir():
+        readme(draft, name).write_text(text, "utf-8")
+        _check_replaced(destination, draft)
+        sync_tree(draft)
+        replace_folder(draft, destination)
+        return
+    with replacing(readme(destination, name)) as beside:
+        beside.write_text(text, "utf-8")
+    sync(draft)
+    draft.replace(destination)
+    sync(destination.parent)
+
+
 def _is_readme(path: Path) -> bool:
     return path.is_file() and EXPORT_TITLE in path.read_text("utf-8", "replace")
 
@@ -202,17 +217,7 @@ def export(
                 raise ParityError(f"{destination}: not written, for it would not compute what the model does: {check}")
         usage = written.usage(language_model, draft, destination.name)
         text = card.card(language_model, destination.name, name, usage, found)
-        if draft.is_dir():
-            readme(draft, name).write_text(text, "utf-8")
-            _check_replaced(destination, draft)
-            sync_tree(draft)
-            replace_folder(draft, destination)
-        else:
-            with replacing(readme(destination, name)) as beside:
-                beside.write_text(text, "utf-8")
-            sync(draft)
-            draft.replace(destination)
-            sync(destination.parent)
+        _put(draft, destination, name, text)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
