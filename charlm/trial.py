@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config import FORM_NAMES, DataConfig, Tables, overlay
+from charlm.dataset import pairs_of, read
 from charlm.errors import UsageError, named
 from charlm.events import Evaluated, Event
+from charlm.pairs.alphabet import Layout, PairAlphabet
+from charlm.pairs.records import parts_of
 from charlm.presets import PRESETS
 from charlm.session import Request, open_session
 from charlm.training import Training
 
-SHARE = 0.08  # of the training, for each layout
+SHARE = 0.24  # of the training, for all layouts together
 FEWEST_STEPS = 50
+SOME_PAIRS = 1000  # that the length of records is measured by
 
 
 def settled(
@@ -26,8 +30,9 @@ def settled(
 ) -> Request:
     """The request with a layout of pairs, if it is of pairs and names none.
 
-    Layouts are compared by -log p of the held-out targets: the nats of all that is drawn for a pair. The minutes of a
-    training begin before it.
+    Layouts are compared by -log p of the held-out targets: the nats of all that is drawn for a pair. Each reads the
+    pairs as often, for one whose records are long learns more of a pair, and less in a minute. The minutes of a
+    training begin before the trials.
 
     Args:
         request: what the user said.
@@ -45,12 +50,17 @@ def settled(
     if data.split[1] == 0:
         raise UsageError(f"nothing is held out to choose a layout by: name one by {named('data.form')}")
     found: dict[str, float] = {}
+    lengths = _record_lengths(request, data)
+    share, steps = SHARE * lengths[FORM_NAMES[0]] / sum(lengths.values()), 0
     with tempfile.TemporaryDirectory(prefix="charlm-") as folder:
         for form in FORM_NAMES:
             if stop() and found:
                 break
             say(f"trying the layout {form} ...")
-            found[form] = _tried(_of_form(request, form, Path(folder)), stop)
+            passes = round(steps * lengths[form] / lengths[FORM_NAMES[0]])  # as many as of the first
+            trial = {"steps": passes} if steps else _length(request, share)
+            found[form], made = _tried(_of_form(request, form, Path(folder), trial), stop)
+            steps = steps or made
     best = min(found, key=found.__getitem__)
     nats = ", ".join(f"{form} {cost:.3f}" for form, cost in sorted(found.items(), key=lambda one: one[1]))
     say(f"layout {best}, for of all that were tried it expects held-out targets best (nats a pair: {nats})")
@@ -62,29 +72,35 @@ def _with_preset(request: Request) -> Tables:
     return overlay(preset, request.settings)
 
 
-def _length(request: Request) -> dict[str, Any]:
-    """The length of the training, as the preset or the settings say it."""
+def _record_lengths(request: Request, data: DataConfig) -> dict[str, int]:
+    """The symbols of some records in each layout."""
+    with read(list(request.paths), data, lambda size: lambda count: None) as corpus:
+        pairs = parts_of(pairs_of(corpus), data.split)["train"][:SOME_PAIRS]
+    alphabets = {form: PairAlphabet.learnt(pairs, Layout(form, data.lookahead)) for form in FORM_NAMES}
+    return {form: sum(alphabet.symbols(pair) for pair in pairs) for form, alphabet in alphabets.items()}
+
+
+def _length(request: Request, share: float) -> dict[str, Any]:
+    """The share of the training's length, as the preset or the settings say it."""
     asked = overlay(PRESETS[request.preset or "pairs"].tables, request.settings).get("train", {})
-    return {name: asked[name] for name in ("minutes", "steps", "epochs") if asked.get(name) is not None}
+    if asked.get("minutes") is not None:
+        return {"minutes": asked["minutes"] * share}
+    if asked.get("steps") is not None:
+        return {"steps": max(FEWEST_STEPS, round(asked["steps"] * share))}
+    return {"epochs": max(1, round(asked["epochs"] * share))}
 
 
-def _of_form(request: Request, form: str, folder: Path) -> Request:
+def _of_form(request: Request, form: str, folder: Path, length: dict[str, Any]) -> Request:
     """The request of a trial."""
-    length = _length(request)
-    if "minutes" in length:
-        train = {"minutes": length["minutes"] * SHARE}
-    elif "steps" in length:
-        train = {"steps": max(FEWEST_STEPS, round(length["steps"] * SHARE))}
-    else:
-        train = {"epochs": max(1, round(length["epochs"] * SHARE))}
-    settings = overlay(request.settings, {"data": {"form": form}, "train": train})
+    settings = overlay(request.settings, {"data": {"form": form}, "train": length})
     return replace(request, settings=settings, models=folder, name=form)
 
 
-def _tried(request: Request, stop: Callable[[], bool]) -> float:
-    """The least nats of a held-out pair that a training reaches."""
+def _tried(request: Request, stop: Callable[[], bool]) -> tuple[float, int]:
+    """The least nats of a held-out pair that a training reaches, and its updates."""
     session = open_session(request)
     pairs = max(1, len(session.data.valid.starts) + 1)
     events: list[Event] = list(Training(session, stop=stop).events())
     scores = [event.score for event in events if isinstance(event, Evaluated)]
-    return min((score.nats_per_symbol * score.symbols / pairs for score in scores), default=float("inf"))
+    nats = min((score.nats_per_symbol * score.symbols / pairs for score in scores), default=float("inf"))
+    return nats, events[-1].step

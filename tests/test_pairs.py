@@ -191,6 +191,7 @@ def test_only_targets_count_and_each_pair_is_a_record(layout):
     drawn = {NEXT, *range(alphabet.targets, alphabet.vocabulary)}
     assert {*train.ids[train.scored].tolist()} <= drawn
     places = sum(len(pair.source) if layout.form == "aligned" else 1 for pair in PAIRS[3:])
+    assert len(train.ids) == sum(alphabet.symbols(pair) for pair in PAIRS[:3])
     assert valid.predicted == places + sum(len(pair.target.split()) for pair in PAIRS[3:])
 
 

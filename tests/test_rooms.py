@@ -11,15 +11,16 @@ import charlm
 
 FLOORS = [
     {"errors", "cell"},
-    {"settings", "cells"},
-    {"config", "corpora", "questions", "files", "interrupts", "machine", "reading", "score", "time_budget"},
+    {"settings", "cells", "files"},
+    {"config", "corpora", "questions", "interrupts", "machine", "reading", "score", "time_budget"},
     {"sources", "presets", "tokenizer", "events", "operands", "runtime"},
     {"corpus", "records"},
     {"windows", "series", "pairs"},
     {"tokenizers"},
     {"idcache", "recurrence", "sampling", "checkpoint"},
-    {"scan", "dataset", "runs", "weights"},
-    {"model", "origin", "trained"},
+    {"scan", "dataset", "runs", "weights", "divergence"},
+    {"model", "shelf", "trained"},
+    {"origin"},
     {"tbptt", "decoder", "session"},
     {"decoding"},
     {"generation", "search"},
@@ -56,7 +57,7 @@ LIGHT = [
     "idcache",
     "dataset",
 ]
-LIGHT += ["checkpoint", "runs", "weights", "origin", "session", "cli"]
+LIGHT += ["checkpoint", "runs", "shelf", "weights", "origin", "session", "cli"]
 
 
 def room_of(module: str) -> str:

@@ -109,6 +109,10 @@ class PairAlphabet(Alphabet):
         each = np.stack([*seen, symbols + SOURCES, np.full(len(symbols), DRAWN)], 1)
         return np.concatenate([[START], symbols[::-1] + self._ahead, each.ravel()])
 
+    def symbols(self, pair: Pair) -> int:
+        """The symbols of a pair's record."""
+        return len(self.script(pair.source)) + len(self.target_symbols(pair.target))
+
     def record(self, pair: Pair, sizes: Sequence[int]) -> tuple[Ids, Ids]:
         """A pair as symbols [n], and whether each is scored [n].
 
