@@ -24,12 +24,12 @@ import safetensors
 
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
-from charlm.files import MANIFEST, read_json, verify_manifest
+from charlm.files import MANIFEST, is_sealed, read_json, unsealed, verify_manifest
 from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import load_alphabet
 
 Arrays = dict[str, npt.NDArray[Any]]
-FORMAT = 1  # of runs and checkpoints; larger ones are those of versions to come
+FORMAT = 2  # of runs and checkpoints; larger ones are those of versions to come. From 2 on a record has a digest.
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -38,10 +38,17 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is missing, damaged, or of a later format.
     """
-    record = read_json(path)
-    if (found := record.get("format", FORMAT)) not in range(1, FORMAT + 1):
+    record = unsealed(read_json(path))
+    if (found := record.get("format", 1)) not in range(1, FORMAT + 1):
         raise ModelError(f"{path}: is of format {found}; this version of charlm reads {FORMAT}: install a newer one")
     return record
+
+
+def verify_record(path: Path) -> None:
+    """Holds a record against its digest; the first records had none. Raises ModelError if it is damaged."""
+    record = read_json(path)
+    if ("digest" in record or record.get("format", 1) != 1) and not is_sealed(path, record):
+        raise ModelError(f"{path}: is damaged: it has changed since it was written")
 
 
 @dataclass(frozen=True)

@@ -138,14 +138,39 @@ def _aside(place: Path) -> Path:
     return place.with_name(f".{place.name}.charlm-before")
 
 
-# ---- a folder's manifest: the size and SHA-256 of every file in it, and a digest of itself
+# ---- JSON with a digest of itself
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with a digest of itself."""
+    return {**value, "digest": _own_digest(value)}
+
+
+def is_sealed(path: Path, value: Mapping[str, Any]) -> bool:
+    """Whether the object in a file is as it was written, byte by byte, and agrees with its digest."""
+    as_written = path.read_bytes() == to_json(value, indent=2)
+    return as_written and value.get("digest") == _own_digest(unsealed(value))
+
+
+def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without its digest."""
+    return {name: part for name, part in value.items() if name != "digest"}
+
+
+def _own_digest(value: Mapping[str, Any]) -> str:
+    # The first manifests had no facts besides, and a digest of the files alone.
+    covered = value["files"] if value.keys() == {"files"} else value
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+# ---- a folder's manifest: the size and SHA-256 of every file in it
 
 
 def write_manifest(folder: Path, **facts: object) -> None:
     """Writes the manifest of what is in a folder, and of facts besides."""
     files = sorted(file for file in folder.iterdir() if not left_by_system(file.name))
     manifest = {"files": {file.name: _entry(file) for file in files}, **facts}
-    write_json(folder / MANIFEST, {**manifest, "digest": _own_digest(manifest)})
+    write_json(folder / MANIFEST, sealed(manifest))
 
 
 def verify_manifest(folder: Path) -> dict[str, Any]:
@@ -159,12 +184,10 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     manifest = read_json(path)
-    files, data = manifest.get("files"), path.read_bytes()
-    if b"\r\n" in data:
+    files = manifest.get("files")
+    if b"\r\n" in path.read_bytes():
         raise ModelError(_line_ends(path))
-    as_written = data == to_json(manifest, indent=2)
-    own = {key: value for key, value in manifest.items() if key != "digest"}
-    if not as_written or not isinstance(files, dict) or manifest.get("digest") != _own_digest(own):
+    if not isinstance(files, dict) or not is_sealed(path, manifest):
         raise ModelError(f"{folder}: is damaged: {MANIFEST} does not match its own digest")
     present = {file.name for file in folder.iterdir() if not left_by_system(file.name)} - {MANIFEST}
     if present != files.keys():
@@ -182,12 +205,6 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
 def _entry(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _own_digest(manifest: Mapping[str, Any]) -> str:
-    # The first manifests had no facts besides, and a digest of the files alone.
-    covered = manifest["files"] if manifest.keys() == {"files"} else manifest
-    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
 def _changed(path: Path) -> str:

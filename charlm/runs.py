@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import safetensors.numpy
 
-from charlm.checkpoint import Arrays, Checkpoint, read_record
+from charlm.checkpoint import Arrays, Checkpoint, read_record, verify_record
 from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import (
     MANIFEST,
@@ -33,6 +33,7 @@ from charlm.files import (
     remove_folder,
     replace_folder,
     replacing,
+    sealed,
     sync,
     to_json,
     verify_manifest,
@@ -59,8 +60,17 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record of the run, `config.json`."""
-        return read_record(self.path / "config.json")
+        """The record of the run, `config.json`; if it is damaged, its last checkpoint's, with a warning."""
+        path = self.path / "config.json"
+        try:
+            verify_record(path)
+        except ModelError as error:
+            last = self.last()
+            if last is None:
+                raise
+            _log.warning("%s; the record of step %d is taken", error, last.step)
+            return last.record
+        return read_record(path)
 
     @classmethod
     def create(cls, path: Path, record: Mapping[str, Any]) -> Run:
@@ -86,7 +96,7 @@ class Run:
         """Replaces what `config.json` says; raises CharlmError if the disk is full or refuses."""
         try:
             with replacing(self.path / "config.json") as beside:
-                beside.write_bytes(to_json(record, indent=2))
+                beside.write_bytes(to_json(sealed(record), indent=2))
         except OSError as error:
             raise _unwritable(self.path, error) from None
 

@@ -11,9 +11,10 @@ import errno
 import io
 import itertools
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -42,7 +43,7 @@ class Disk:
         self._synced = {self._identity(path) for path in self.root.rglob("*") if path.is_file()}
         self._changes: list[tuple[set[int], Callable[[], object]]] = []  # folders to sync, and what undoes each
         self._lost = False
-        self._real = {name: getattr(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync")}
+        self._real = {name: getattr(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir")}
         self._open = io.open
         self._removed = Path(tempfile.mkdtemp(prefix="removed-", dir=self.root.parent))
         self._numbers = itertools.count()
@@ -51,7 +52,7 @@ class Disk:
     def failing(self) -> Iterator[Disk]:
         """The block's operations are counted, and the one that was asked for fails."""
         patches = [mock.patch.object(os, name, getattr(self, f"_{name}")) for name in self._real]
-        patches += [mock.patch.object(os, "remove", self._unlink)]
+        patches += [mock.patch.object(os, "remove", self._unlink), mock.patch.object(os, "fsync", self._fsync)]
         patches += [mock.patch.object(module, "open", self._opened) for module in (io, builtins)]
         for patch in patches:
             patch.start()
@@ -109,7 +110,6 @@ class Disk:
                 self._changes = [(folders - {folder}, undo) for folders, undo in self._changes if folders - {folder}]
             else:
                 self._synced.add(self._identity(place))
-        self._real["fsync"](descriptor)
 
     def _mkdir(self, path: object, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         place = self._place(path, dir_fd)
@@ -224,3 +224,21 @@ class _File(io.FileIO):
             super().write(memoryview(data)[: len(data) // 2])
             raise
         return super().write(data)
+
+
+def damages(files: Sequence[Path], flips: int, cuts: int, seed: int = 0) -> Iterator[tuple[Path, str]]:
+    """Files, each damaged while it is yielded: one bit flipped somewhere, or the end cut off; and what was done."""
+    rng = random.Random(seed)
+    sizes = {file: file.stat().st_size for file in files}
+    for n in range(flips + cuts):
+        file = rng.choice(files) if n % 2 else rng.choices(files, [sizes[file] for file in files])[0]
+        content, place = file.read_bytes(), rng.randrange(sizes[file])
+        if n < flips:
+            bit = 1 << rng.randrange(8)
+            file.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+            what = f"bit {bit} of byte {place}"
+        else:
+            file.write_bytes(content[:place])
+            what = f"cut at byte {place}"
+        yield file, what
+        file.write_bytes(content)

@@ -538,13 +538,28 @@ def test_a_file_that_may_not_grow_is_an_error_of_ours(run):
 )
 def test_json_that_is_no_object_is_refused(run, content):
     for path, read in (
-        (run.path / "config.json", lambda: run.record),
         (run.last().path / "progress.json", run.checkpoints()[-1].progress),
         (run.last().path / "MANIFEST.json", run.checkpoints()[-1].verify),
     ):
         path.write_bytes(content)
         with pytest.raises(ModelError, match=re.escape(str(path))):
             read()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"format": 2}', None, "a character"], ids=str)
+def test_a_damaged_record_of_a_run_is_its_last_checkpoints(run, content, caplog):
+    path = run.path / "config.json"
+    run.record_again({**RECORD, "format": 2})
+    save(run, 40)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes().replace(b"char", b"bhar") if content == "a character" else content)
+    assert run.record == {**RECORD, "format": 2}
+    assert re.search(r"config\.json: .*; the record of step 40 is taken", caplog.text)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(ModelError, match=re.escape(str(path))):
+        _ = run.record
 
 
 def test_huge_json_is_refused_unread(run):
@@ -577,12 +592,12 @@ def test_a_foreign_configuration_is_refused(run, record):
         checkpoint.config()
 
 
-@pytest.mark.parametrize("number", [2, 0, "1", None, [1]])
+@pytest.mark.parametrize("number", [3, 0, "1", None, [1]])
 def test_a_format_that_this_version_does_not_know_is_refused(run, number):
     run.record_again({**RECORD, "format": number})
     checkpoint = save(run, 40)
     for read in (checkpoint.config, lambda: run.record):
-        with pytest.raises(ModelError, match=r"is of format .*; this version of charlm reads 1: install a newer one"):
+        with pytest.raises(ModelError, match=r"is of format .*; this version of charlm reads 2: install a newer one"):
             read()
 
 

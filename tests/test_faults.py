@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from faults import LOSSES, PowerLoss, every_fault
+from faults import LOSSES, PowerLoss, damages, every_fault
 from test_checkpoint import RECORD, made, save, steps
 
 import charlm.export
@@ -91,6 +91,21 @@ def test_a_record_is_the_old_one_or_the_new_one(place):
     changed = {**RECORD, "more": "é" * 10_000}
     after = faults(place, lambda folder: Run(folder / "one").record_again(changed), found)
     assert_old_or_new(after, RECORD, changed)
+
+
+def test_every_damage_is_noticed_and_the_checkpoint_before_is_taken(place, caplog):
+    run = made(place / "one", 10, 20, 30, best=30)
+    run.record_again({**RECORD, "format": 2})
+    files = [run.path / "config.json", *sorted(run.last().path.iterdir())]
+    for file, what in damages(files, 300, 100):
+        caplog.clear()
+        of_run = file.parent == run.path
+        assert run.pick("best").step == (30 if of_run else 20), (file, what)
+        assert run.record["config"] == RECORD["config"], (file, what)
+        assert "damaged" in caplog.text, (file, what)
+    caplog.clear()
+    assert run.pick("best").step == 30
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("way", ["trained", "published"])
