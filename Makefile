@@ -16,7 +16,7 @@ define installed
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load clients bench forecasts gpu pairs picture small-model clean
+.PHONY: demo test resume-proof proofs parity load clients bench forecasts gpu pairs trust picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -55,6 +55,9 @@ forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1
 
 pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition2 addition3 dates words']
 	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
+
+trust: $(VENV)/.installed  ## docs/trust.md: kills, faults of a disk, damage; make trust [PARTS='kills faults']
+	$(VENV)/bin/python benchmarks/trust.py $(PARTS)
 
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
 	$(VENV)/bin/python benchmarks/picture.py kjv-small
