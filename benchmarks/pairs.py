@@ -22,7 +22,7 @@ from charlm.questions import TranslationConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 PARTS = ("addition2", "addition3", "dates", "words")
-MINUTES = {"dates": 8.0, "words": 8.0}
+MINUTES = {"dates": 8.0, "words": 5.0}
 LANGUAGES = ("dut", "fre", "hun", "jpn_hira", "vie_hanoi")
 PUBLISHED = {"dut": 14.7, "fre": 8.5, "hun": 1.8, "jpn_hira": 5.2, "vie_hanoi": 2.5}  # per cent, the task's baseline
 LOCALES = (

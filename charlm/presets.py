@@ -65,7 +65,7 @@ PRESETS = {
     "pairs": Preset(
         "LSTM 256 x 1 with dropout, for pairs of strings; five minutes",
         {
-            "model": {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.3},
+            "model": {"units": 256, "layers": 1, "embedding": 64, "dropout": 0.4},
             "data": {"pairs": True, "split": (0.95, 0.05, 0.0)},
             "train": {"lanes": 64, "bptt": 64, "learning_rate": 8e-3, "minutes": 5.0},
         },
