@@ -15,7 +15,8 @@ from machine import heading
 import charlm
 from charlm.config import DataConfig
 from charlm.forecast.backtest import backtest
-from charlm.forecast.result import series_from
+from charlm.forecast.fan import draw
+from charlm.forecast.result import forecast_of, series_from
 from charlm.questions import ForecastConfig
 
 SEEDS = (1, 2, 3)
@@ -97,6 +98,16 @@ def row(name, errors):
     return f"| {name} | {errors.method} | {numbers} | {errors.seconds:.0f} |"
 
 
+def picture(file):
+    """Draws two years of the El Niño's sea surface that nobody knows yet, after all that is known."""
+    series = [
+        replace(one, name="El Niño (°C)") for one in series_from(tables()["El Niño"][0], DataConfig(tokenizer="series"))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        model = charlm.train(held_out(series, 0, folder), tokenizer="series", models=folder, progress=False)
+        draw(forecast_of(model.forecaster(), series, ForecastConfig(horizon=24, seed=SEEDS[0])), series, file)
+
+
 def main() -> None:
     config = DataConfig(tokenizer="series", encoding="cp1252")
     series = series_from(sys.argv[1], config)
@@ -119,7 +130,9 @@ def main() -> None:
         print("\n".join(single[-len(found) :]), flush=True)
     measured_on = heading("make forecasts M1=m1_yearly_dataset.tsf", "statsmodels")
     page = PAGE.format(machine=measured_on, m1="\n".join(m1), single="\n".join(single))
-    (Path(__file__).parent.parent / "docs/forecasts.md").write_text(page, "utf-8")
+    docs = Path(__file__).parent.parent / "docs"
+    (docs / "forecasts.md").write_text(page, "utf-8")
+    picture(docs / "forecast.png")
 
 
 if __name__ == "__main__":
