@@ -202,9 +202,9 @@ def page(measured):
             "Keras' own example of a recurrent net on strings, made by a script, one layer of 128 units; a tenth of the"
         ]
         lines += [
-            "pairs is held out. Stock Keras runs the example's network, source reversed, in the same call; charlm is told"
+            "pairs is held out. Stock Keras runs the example's network, source reversed, in the same call; charlm"
         ]
-        lines += ["the layout too (`--form reversed`), and a learning rate of 0.01.\n"]
+        lines += ["is told the layout too (`--form reversed`), and a learning rate of 0.01.\n"]
         lines += ["| digits | pairs | charlm: exact | epochs | seconds | Keras: exact | epochs | seconds |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         for row in (about["found"] for about in sums_measured):
