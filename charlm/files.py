@@ -147,7 +147,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(path: Path, value: Mapping[str, Any]) -> bool:
-    """Whether the object in a file is as it was written, byte by byte, and agrees with its digest."""
+    """True if an object's file is as it was written, byte by byte, and the object agrees with its digest."""
     as_written = path.read_bytes() == to_json(value, indent=2)
     return as_written and value.get("digest") == _own_digest(unsealed(value))
 

@@ -43,7 +43,7 @@ class _At(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    """What stays the same from step to step."""
+    """The search's fixed parts: the same at every step."""
 
     decoder: Decoder
     scripts: Tensor  # [S, L + 1], `FINISHED` in the end
@@ -79,7 +79,7 @@ class _Rules(NamedTuple):
         return self.itself, tf.where(at.closed, -1, drawn), tf.where(at.closed, at.score, scores)
 
     def step(self, at: _At, t: Tensor) -> tuple[_At, tuple[Tensor, Tensor, Tensor]]:
-        """What follows, and the symbols, whether they were drawn, and the parents."""
+        """The hypotheses after a step; and for each its symbol, whether that was drawn, and its parent."""
         entry = self.entry(at)
         drawing = (entry == DRAWN)[:, None]
         parents, symbols, scores = self.chosen(at, t)

@@ -57,8 +57,8 @@ def settled(
             if stop() and found:
                 break
             say(f"trying the layout {form} ...")
-            passes = round(steps * lengths[form] / lengths[FORM_NAMES[0]])  # as many as of the first
-            trial = {"steps": passes} if steps else _length(request, share)
+            as_often = round(steps * lengths[form] / lengths[FORM_NAMES[0]])  # as in the first trial
+            trial = {"steps": as_often} if steps else _length(request, share)
             found[form], made = _tried(_of_form(request, form, Path(folder), trial), stop)
             steps = steps or made
     best = min(found, key=found.__getitem__)

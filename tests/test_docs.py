@@ -10,6 +10,7 @@ import click
 import pytest
 
 from charlm.cli import COMMANDS, cli
+from charlm.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("models/*.md")])
@@ -94,3 +95,14 @@ def test_make_demo_says_what_it_downloads_and_how_long_it_takes(tmp_path):
     for said in ("0.7 GB to download", "2.2 GB on the disk", "minutes"):
         assert said in first
     assert "two minutes" in shown.splitlines()[-3]
+
+
+def test_the_table_of_presets_says_the_networks_that_they_are():
+    rows = re.findall(
+        r"^\| `(\w+)` \| LSTM (\d+) × (\d+)(?:.*?dropout ([\d.]+))?", (ROOT / "README.md").read_text("utf-8"), re.M
+    )
+    assert {"tiny", "small", "medium", "large", "pairs", "enwik8"} <= {name for name, *_ in rows}
+    for name, units, layers, dropout in rows:
+        network = PRESETS[name].tables["model"]
+        assert (network["units"], network["layers"]) == (int(units), int(layers))
+        assert not dropout or network["dropout"] == float(dropout)
