@@ -56,8 +56,8 @@ forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1
 pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition2 addition3 dates words']
 	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
 
-trust: $(VENV)/.installed  ## docs/trust.md: kills, faults of a disk, damage; make trust [PARTS='kills faults']
-	$(VENV)/bin/python benchmarks/trust.py $(PARTS)
+trust: $(VENV)/.installed  ## docs/trust.md: what charlm survives; make trust [PARTS='kills disk']
+	$(VENV)/bin/python benchmarks/trust $(PARTS)
 
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
 	$(VENV)/bin/python benchmarks/picture.py kjv-small
