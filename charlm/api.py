@@ -18,6 +18,7 @@ from charlm.interrupts import stop_requested
 from charlm.language_model import LanguageModel, PathLike, Paths, paths_of
 from charlm.machine import start_tensorflow, trains_side_by_side
 from charlm.presets import PRESETS
+from charlm.replicas import start_replicas
 from charlm.session import Request, open_session
 from charlm.settings import lists, without_none
 from charlm.shelf import find_run
@@ -53,6 +54,7 @@ def train(
     preset: str | None = None,
     resume: bool = False,
     from_run: PathLike | None = None,
+    strategy: str | None = None,
     models: PathLike | None = "models",
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -67,6 +69,8 @@ def train(
         resume: go on with the run called `name`, to another total of `minutes`, `steps` or `epochs` if it is given.
         from_run: begin a new run with the model of this one, a run directory or a name under `models`: its best
             weights, its network and its tokenizer, which gets new characters.
+        strategy: "mirrored" divides the lanes among the GPUs of this machine. Several machines train together by
+            `charlm train --strategy multiworker` alone.
         models: where runs are.
         on_event: called with every event of `charlm.events`.
         progress: show a bar, scores and samples on standard error; if None, in a terminal and in a notebook.
@@ -83,6 +87,9 @@ def train(
     """
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}{nearest(str(preset), PRESETS)}")
+    if strategy not in (None, "mirrored"):
+        raise UsageError(f"strategy must be 'mirrored' or None, not {strategy!r}; see charlm train --strategy")
+    replicas = None if strategy is None else start_replicas(strategy)
     run = None if name is None else str(name)
     origin = None if from_run is None else os.fsdecode(from_run)
     request = Request(paths_of(paths), _tables(settings), Path(models or "models"), run, preset, resume, origin)
@@ -95,7 +102,7 @@ def train(
             request = settled(request, stop, say if shows else lambda line: None)
             if stop():
                 raise Interrupted("nothing is trained yet")
-    session = open_session(request)
+    session = open_session(request, replicas=1 if replicas is None else replicas.count)
     if shows:
         say(str(session.data.corpus))
         say(session.choice)
@@ -106,7 +113,7 @@ def train(
                 "TensorFlow was in use before this training began and keeps its threads; the run goes on bit for bit "
                 "in a process where it is the same, and not with `charlm train --resume`"
             )
-        for event in Training(session, stop=stop, started=started).events():
+        for event in Training(session, stop=stop, started=started, replicas=replicas).events():
             if shows:
                 display.show(event)
             if on_event is not None:

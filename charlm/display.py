@@ -144,6 +144,7 @@ class TrainingDisplay:
             f"different ones\n{train.lanes} lanes, window {train.bptt}, stride {train.k1}: "
             f"{event.steps_per_epoch:,} updates an epoch; {event.precision}, {event.engine}"
             f"{f', lanes in {event.groups} groups' if event.groups > 1 else ''}"
+            f"{f' on each of {event.replicas} devices' if event.replicas > 1 else ''}"
         )
         if interactive():
             self._bar = tqdm(total=1.0, file=sys.stderr, dynamic_ncols=True, bar_format="compiling ...", leave=False)

@@ -30,7 +30,8 @@ class Started:
     unscored: int  # training symbols that no window of an epoch scores
     engine: str
     precision: str
-    groups: int
+    groups: int  # of a replica's lanes
+    replicas: int  # devices that the lanes are divided among
 
 
 @dataclass(frozen=True)

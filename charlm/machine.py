@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -215,13 +215,14 @@ _forked = False
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def start_tensorflow(*, side_by_side: bool = False) -> None:
+def start_tensorflow(*, side_by_side: bool = False, first: Callable[[], object] | None = None) -> None:
     """Imports TensorFlow as `import_tensorflow` does, sets its threads and starts its devices.
 
     Args:
         side_by_side: on a processor, run as many operations at a time as there are cores, each on one thread, as
             layers and lane groups side by side want it; each on all of them if false. If TensorFlow has already
             run something, it keeps its threads.
+        first: called once the threads are set, before anything else runs.
 
     Raises:
         CharlmError: see `check_threads`.
@@ -239,6 +240,8 @@ def start_tensorflow(*, side_by_side: bool = False) -> None:
                 tf.config.threading.set_inter_op_parallelism_threads(machine.cores)
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
+        if first is not None:
+            first()
         tf.zeros(1)  # starts the devices, which print too
 
 

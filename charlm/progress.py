@@ -14,6 +14,7 @@ ENGINE: dict[str, Callable[[Any], str]] = {  # what a computation's last bits de
     "threads": lambda count: f"{count or 'all'} thread{'' if count == 1 else 's'} for an operation",
     "precision": lambda precision: f"products in {precision}",
     "onednn": lambda state: f"oneDNN {state}",
+    "replicas": lambda count: f"lanes on {count} device{'' if count == 1 else 's'}",
 }
 
 
@@ -42,7 +43,8 @@ class Progress(Strict):
     seconds: float = 0.0  # since the run's beginning
     threads: int = 0  # of an operation
     onednn: str | None = None
-    groups: int = 1  # of lanes
+    groups: int = 1  # of a replica's lanes
+    replicas: int = 1  # that the lanes are divided among
     precision: str = ""
 
     @classmethod

@@ -70,6 +70,7 @@ def open_session(
     request: Request,
     reading: Announce = lambda size: lambda count: None,
     encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+    replicas: int = 1,
 ) -> Session:
     """Makes a new run, or opens the one to resume, which nobody else may train until the session's lock is closed.
 
@@ -79,9 +80,11 @@ def open_session(
         request: what the user said.
         reading: given the size of the corpus in bytes, returns what is called with the bytes read.
         encoding: given the number of characters, returns what is called with the characters encoded.
+        replicas: that the lanes are divided among.
 
     Raises:
-        UsageError: a run of that name exists, there is none to resume, or what was said differs from it.
+        UsageError: a run of that name exists, there is none to resume, what was said differs from it, or the lanes do
+            not divide.
         DataError: the corpus is empty, undecodable, or too small for the lanes.
         CharlmError: another process trains it.
     """
@@ -90,6 +93,7 @@ def open_session(
         with contextlib.ExitStack() as closing:
             lock = closing.enter_context(existing.lock())
             session = _resumed(existing, lock, request, reading, encoding)
+            _check_divides(session.config, replicas)
             closing.pop_all()
             return session
     if not request.paths:
@@ -110,10 +114,11 @@ def open_session(
         preset, why = choose_preset(corpus.chars, machine.gpu, minutes, kind)
         choice = f"preset {preset}: {why}"
     config = resolve(presets[preset], request.settings)
+    _check_divides(config, replicas)
     alphabet = origin.checkpoint.alphabet() if origin else None
     data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=True)
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
-    lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
+    lanes, record = lanes_of(data, config), _record(config, data, paths, preset, machine)
     if data.choice:
         choice = f"{data.choice}\n{choice}"
     if origin:
@@ -123,12 +128,20 @@ def open_session(
     return Session(run, data, lanes, config, record["groups"], None, choice, run.lock(), old_text)
 
 
-def _lanes(data: Data, config: Config) -> Lanes:
+def lanes_of(data: Data, config: Config) -> Lanes:
+    """The training split in the lanes of a configuration; raises DataError if they do not fit."""
     train = config.train
     if not isinstance(data.tokenizer, Tokenizer):
         longest = LONGEST_PIECE if isinstance(data.tokenizer, SeriesAlphabet) else None
         return PackedLanes(data.train, train.lanes, train.bptt, train.k1, train.seed, longest)
     return Lanes(data.train.ids, train.lanes, train.bptt, train.k1, train.seed, data.train.starts)
+
+
+def _check_divides(config: Config, replicas: int) -> None:
+    lanes = config.train.lanes
+    if lanes % replicas:
+        fits = " or ".join(named("train.lanes", n) for n in (lanes - lanes % replicas, lanes - lanes % -replicas) if n)
+        raise UsageError(f"{named('train.lanes')} {lanes} do not divide among {replicas} devices: {fits} fits")
 
 
 def _existing(request: Request) -> Run | None:
@@ -232,7 +245,7 @@ def _resumed(
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
     groups = 1 if Machine.here().gpu else record["groups"]
     choice, old_text = f"resumed from {at}", origin.old_text(data.tokenizer, reading) if origin else None
-    return Session(run, data, _lanes(data, config), config, groups, checkpoint, choice, lock, old_text)
+    return Session(run, data, lanes_of(data, config), config, groups, checkpoint, choice, lock, old_text)
 
 
 def _check_corpus(run: Run, corpus: Corpus, recorded: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ passes back through the newest k2 symbols and no further; the state that enters 
 
 On a processor the layers of a stack run side by side; where there are more cores than layers, the lanes are computed
 in groups, side by side in the same graph. A group's sums are added at the end, so the number of groups changes nothing
-but rounding.
+but rounding. Replicas on other devices and machines compute groups of lanes likewise: `replicas`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import safetensors.numpy
 import tensorflow as tf
 
 from charlm.cell import Tensor
-from charlm.checkpoint import Arrays, Checkpoint, assign, named_slots, slots_by_name, to_arrays
-from charlm.config import ModelConfig, TrainConfig
+from charlm.checkpoint import Arrays, assign, named_slots, slots_by_name, to_arrays
+from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.divergence import BACK_OFF
 from charlm.errors import UsageError, named
 from charlm.machine import Machine
 from charlm.model import CharLM, ModelState, build_model
+from charlm.replicas import Command, Replicas
 from charlm.runtime import kernel
 from charlm.windows import Window
 
@@ -73,6 +76,11 @@ def build_trained(model: ModelConfig, config: TrainConfig, resets: bool) -> Char
     return built
 
 
+def replica_groups(replicas: Replicas, config: Config) -> int:
+    """The groups that each replica computes its lanes in."""
+    return Machine.here().lane_groups(config.train.lanes // replicas.count, config.model.layers)
+
+
 def build_optimizer(config: TrainConfig, model: CharLM) -> Any:
     """AdamW (Loshchilov and Hutter 2019), SGD with Nesterov momentum, or RMSprop; biases and embedding do not decay.
 
@@ -98,39 +106,60 @@ class Trainer:
 
     Attributes:
         optimizer: its variables, with the model's weights, are all that an update changes.
-        groups: how many groups the lanes are computed in; they divide the lanes.
+        groups: how many groups a replica computes its lanes in; they divide the lanes.
+        replicas: what lanes are divided among.
     """
 
-    def __init__(self, model: CharLM, config: TrainConfig, groups: int) -> None:
+    def __init__(self, model: CharLM, config: TrainConfig, groups: int, replicas: Replicas | None = None) -> None:
         self.model, self.config, self.groups = model, config, groups
+        self.replicas = replicas or Replicas()
         self.optimizer = build_optimizer(config, model)
 
     def __call__(self, window: Window, state: ModelState, learning_rate: float, seed: Any) -> Update:
         """One update.
 
         Args:
-            window: the symbols, of as many lanes as the state.
-            state: before the window.
+            window: the symbols of all lanes.
+            state: before the window, of the lanes of this process.
             learning_rate: of this update.
             seed: [2] integers for this update's dropout masks.
         """
         self.optimizer.learning_rate = learning_rate
         return self._train(_tensors(window), state, tf.constant(seed), _resets_inside(window))
 
+    def initial_state(self) -> ModelState:
+        """Zeros for the lanes of this process."""
+        return self.model.initial_state(self.config.lanes // len(self.replicas.cluster.workers))
+
     def slots(self) -> dict[str, Any]:
         """The optimizer's variables by the names that they have in a checkpoint."""
         return named_slots(self.optimizer.variables, self.model.named_weights())
 
     def arrays(self, state: ModelState) -> tuple[Arrays, Arrays]:
-        """The weights, and what resuming needs besides: the optimizer's slots and the state."""
-        return to_arrays(self.model.named_weights()), to_arrays(self.slots() | self.model.named_state(state))
+        """The weights, and what resuming needs besides: the optimizer's slots and the state of all lanes."""
+        self.replicas.announce(Command.GATHER)
+        named = self.model.named_state(self.replicas.gathered(state))
+        return to_arrays(self.model.named_weights()), to_arrays(self.slots() | named)
 
-    def load(self, checkpoint: Checkpoint) -> ModelState:
-        """Takes the weights and the slots of a checkpoint, and returns its state; raises ModelError if they differ."""
-        training, slots = checkpoint.arrays("training"), self.slots()
-        assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
-        assign(slots, slots_by_name(training, slots), checkpoint.path)
-        return self.model.state_of(training)
+    def take(self, weights: Arrays, training: Arrays, where: Path) -> ModelState:
+        """Goes on from what `arrays` returned; returns the state of this process' lanes.
+
+        Args:
+            weights, training: the two.
+            where: their place, for messages.
+
+        Raises:
+            ModelError: names or shapes differ.
+        """
+        if self.replicas.announces:
+            self.replicas.announce(Command.TAKE)
+            for arrays in (weights, training):
+                self.replicas.broadcast(safetensors.numpy.save(arrays))
+        slots = self.slots()
+        assign(self.model.named_weights(), weights, where)
+        assign(slots, slots_by_name(training, slots), where)
+        own = {name: self.replicas.mine(a) if name.startswith("state.") else a for name, a in training.items()}
+        return self.model.state_of(own)
 
     @tf.function(autograph=False)
     def _train(self, window: Window, state: ModelState, seed: Tensor, resets_inside: bool) -> Update:
@@ -138,21 +167,32 @@ class Trainer:
         variables = self.model.trainable_variables
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         scale = tf.identity(self.optimizer.dynamic_scale) if scaled else 1.0
-        masks, parts = self.model.dropout_masks(seed, window.x.shape[1]), []
+        masks = self.model.dropout_masks(seed, window.x.shape[1])
         scored = tf.cast(tf.maximum(tf.math.count_nonzero(window.loss_mask), 1), self.model.compute_dtype)
-        for group in _grouped(self.groups, window, masks, state):
-            with tf.GradientTape() as tape:
-                found, after = _nats(self.model, weights, *group, resets_inside, self.config.k1)
-                nats_sum = tf.reduce_sum(found)
-                loss = nats_sum * scale / scored
-            parts.append((nats_sum, tape.gradient(loss, variables), after))
-        sums, gradients, after = zip(*parts, strict=True)
-        total = [tf.add_n(list(map(tf.convert_to_tensor, g))) for g in zip(*gradients, strict=True)]
+
+        def summed(window: Window, masks: tuple[Tensor, ...], state: ModelState) -> tuple[list[Tensor], ModelState]:
+            """The nats and their gradients over all lanes, and the state of this replica's."""
+            own = Window(*(self.replicas.own(tensor, 1) for tensor in window))
+            own_masks = tuple(self.replicas.own(mask, 1) for mask in masks)
+            own_state = tf.nest.map_structure(lambda s: self.replicas.own(s, 0, of_process=True), state)
+            parts = []
+            for group in _grouped(self.groups, own, own_masks, own_state):
+                with tf.GradientTape() as tape:
+                    found, after = _nats(self.model, weights, *group, resets_inside, self.config.k1)
+                    nats_sum = tf.reduce_sum(found)
+                    loss = nats_sum * scale / scored
+                parts.append((nats_sum, tape.gradient(loss, variables), after))
+            sums, gradients, states = zip(*parts, strict=True)
+            added = [tf.add_n(list(map(tf.convert_to_tensor, g))) for g in zip(*gradients, strict=True)]
+            return self.replicas.total([tf.add_n(sums), *added]), _joined(list(states))
+
+        totals, states = zip(*self.replicas.run(summed, window, masks, state), strict=True)
+        nats_sum, *total = totals[0]
         clipped, norm = tf.clip_by_global_norm(total, self.config.clip * scale)
         if scaled:  # the optimizer skips an overflow, and unscales
             norm = tf.where(tf.math.is_finite(norm), norm / scale, 0.0)
         self.optimizer.apply(clipped, variables)
-        return Update(tf.add_n(sums), norm, _joined(list(after)))
+        return Update(nats_sum, norm, _joined(list(states)))
 
 
 class Evaluator:

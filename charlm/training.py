@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign
 from charlm.divergence import MOST_BACK_OFFS, NotFinite, check_finite
 from charlm.events import (
     BackedOff,
@@ -30,16 +30,14 @@ from charlm.events import (
 from charlm.machine import onednn, threads
 from charlm.origin import OldText
 from charlm.progress import Progress
+from charlm.replicas import Command, Replicas
 from charlm.score import Score
 from charlm.session import Session
-from charlm.tbptt import Trainer, Update, build_trained, scheduled_rate
+from charlm.tbptt import Trainer, Update, build_trained, replica_groups, scheduled_rate
 from charlm.time_budget import EVALUATIONS, TimeBudget
 from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
 from charlm.weights import grown
 from charlm.windows import Cursor, Window
-
-# A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
-UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
 
 _log = logging.getLogger("charlm")
 
@@ -51,6 +49,7 @@ class Training:
         session: the run, its data and configuration, and where to go on.
         stop: asked after every update whether to save and stop.
         started: `time.monotonic()` when the command began, for `--minutes`.
+        replicas: what the lanes are divided among; one device if None.
 
     Raises:
         ModelError: the checkpoint does not fit.
@@ -58,19 +57,25 @@ class Training:
     """
 
     def __init__(
-        self, session: Session, *, stop: Callable[[], bool] = lambda: False, started: float | None = None
+        self,
+        session: Session,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        started: float | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
-        self.old_text, self.lock, self.stop = session.old_text, session.lock, stop
+        self.old_text, self.lock, self.replicas = session.old_text, session.lock, replicas or Replicas()
+        self.stop: Callable[[], bool] = lambda: stop() or self.replicas.asked_to_stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
         self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)))
-        self.trainer = Trainer(self.model, train, session.groups)
+        groups = session.groups if self.replicas.count == 1 else replica_groups(self.replicas, self.config)
+        self.trainer = Trainer(self.model, train, groups, self.replicas)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
-        self.at = Progress(groups=session.groups, precision=self.model.precision, threads=threads(), onednn=onednn())
-        self.state = self.model.initial_state(train.lanes)
+        self.at = Progress(groups=groups, replicas=self.replicas.count, threads=threads(), onednn=onednn())
+        self.at.precision = self.model.precision
         self.ahead: Window | None = None  # the next update's
-        self.scored_at, self.scoring = time.monotonic(), 0.0  # the latest evaluation, and the seconds that it took
         self.before = 0.0  # seconds of earlier sessions
         self.budget: TimeBudget | None = None
         self.previous: int | None = None  # the steps of the run before it was given another length
@@ -80,6 +85,9 @@ class Training:
             if self.old_text is not None:
                 weights = grown(self.old_text.weights, self.config.model.vocabulary)
                 assign(self.model.named_weights(), weights, self.run.path)
+            self.state = self.trainer.initial_state()
+            if self.replicas.several_workers:
+                self.state = self.trainer.take(*self.trainer.arrays(self.state), self.run.path)
         else:
             self._restore(session.checkpoint, session.steps)
         if self.at.every is None:
@@ -96,7 +104,8 @@ class Training:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
-        self.state, self.ahead = self.trainer.load(checkpoint), None
+        arrays = checkpoint.arrays("weights"), checkpoint.arrays("training")
+        self.state, self.ahead = self.trainer.take(*arrays, checkpoint.path), None
 
     def _backed_off(self, diverged: NotFinite) -> BackedOff:
         """Goes back to the last checkpoint, with a lower learning rate."""
@@ -172,7 +181,7 @@ class Training:
         while at.step < self.at.total and not self.stop():
             yield self._update()
             due = at.due(train.evaluate_every)
-            if due or self._overdue():
+            if due or (train.evaluate_every is None and self.validation.overdue()):
                 yield from self._evaluate(scheduled=due)
             elif self.budget and self.budget.due():
                 previous = at.steps
@@ -207,6 +216,7 @@ class Training:
         yield self._finished("interrupted")
 
     def _finished(self, reason: str) -> Finished:
+        self.replicas.end(reason)
         return Finished(**self._stamp(), reason=reason, best=self.at.best_nats)
 
     def _remembered(self, text: OldText) -> Remembered:
@@ -231,6 +241,7 @@ class Training:
             engine=self.model.engine,
             precision=self.model.precision,
             groups=self.trainer.groups,
+            replicas=self.replicas.count,
         )
 
     def _planned(self, previous: int | None) -> Planned:
@@ -238,11 +249,6 @@ class Training:
         assert self.at.every is not None
         rate = scheduled_rate(self.config.train, self.at.step, self.at.steps, self.at.back_offs)
         return Planned(**self._stamp(), steps=self.at.steps, every=self.at.every, previous=previous, learning_rate=rate)
-
-    def _overdue(self) -> bool:
-        """True if the latest evaluation is so long ago that one is due between the scheduled ones."""
-        wanted = max(UNSCHEDULED_SECONDS, self.scoring / UNSCHEDULED_SHARE)
-        return self.config.train.evaluate_every is None and time.monotonic() - self.scored_at > wanted
 
     def _update(self) -> Stepped:
         start, at = time.monotonic(), self.at
@@ -269,21 +275,16 @@ class Training:
         )
 
     def _applied(self, window: Window, rate: float) -> Update:
+        self.replicas.announce(Command.UPDATE, self.at.epoch, self.at.window, rate, self.at.step)
         return self.trainer(window, self.state, rate, (self.config.train.seed, self.at.step))
 
     def _evaluate(self, scheduled: bool) -> Iterator[Event]:
         """Scores and samples; an evaluation is abandoned when the run is to stop."""
-        start = time.monotonic()
-        if self.validation.scores:
-            try:
-                score = self.validation.score(abandon=self.stop)
-            except Abandoned:
-                return
-            yield self._scored(score, scheduled)
-        if (text := self.validation.sample()) is not None:
-            yield Sampled(**self._stamp(), prompt=SAMPLE_PROMPT, text=text)
-        self.scored_at = time.monotonic()
-        self.scoring = self.scored_at - start
+        with contextlib.suppress(Abandoned), self.validation.timed():
+            if self.validation.scores:
+                yield self._scored(self.validation.score(abandon=self.stop), scheduled)
+            if (text := self.validation.sample()) is not None:
+                yield Sampled(**self._stamp(), prompt=SAMPLE_PROMPT, text=text)
 
     def _scored(self, score: Score, scheduled: bool) -> Evaluated:
         check_finite(self.at.step, {"validation_loss": score.nats_per_symbol})
@@ -308,13 +309,12 @@ class Training:
         minutes = self.config.train.minutes
         assert minutes is not None
         budget = TimeBudget(60 * minutes - self.before, self.started)
-        variables = self.model.named_weights() | self.trainer.slots()
-        untrained, window = to_arrays(variables), self.lanes.window(self.cursor)
+        untrained, window = self.trainer.arrays(self.state), self.lanes.window(self.cursor)
         try:
             if not budget.measure(lambda: float(self._applied(window, 0.0).nats_sum), self.stop):
                 raise Abandoned
         finally:
-            assign(variables, untrained, self.run.path)
+            self.state = self.trainer.take(*untrained, self.run.path)
         self.at.validated = self.validation.plan(budget, self.at.best_nats is not None, self.old_text, self.stop)
         self.at.steps, self.at.every = budget.plan(self.at.step, self.at.every)
         self.budget = budget

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from charlm.weights import grown, without
 MOST_SYMBOLS = 1 << 20  # of the held-out text are scored, at most
 TRIAL_SYMBOLS = 1 << 17  # scored to measure how long that takes
 PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole
+# A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
+UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
 SAMPLE_PROMPT, SAMPLE_SYMBOLS = "\n", 200
 
 
@@ -75,11 +78,25 @@ class Validation:
         self._evaluator = Evaluator(model, groups)
         self._sampling = replace(sampling, samples=1, length=SAMPLE_SYMBOLS)
         self._writer = data.tokenizer if isinstance(data.tokenizer, Tokenizer) else None
+        self._scored_at, self._scoring = time.monotonic(), 0.0  # the latest evaluation, and the seconds that it took
         self._generator = Generator(model, self._sampling, data.tokenizer.blocked)
 
     @property
     def scores(self) -> bool:
         return self.records.predicted > 0
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside is an evaluation, which counts as the latest if it is not abandoned."""
+        start = time.monotonic()
+        yield
+        self._scored_at = time.monotonic()
+        self._scoring = self._scored_at - start
+
+    def overdue(self) -> bool:
+        """True if the latest evaluation is so long ago that one is due between the scheduled ones."""
+        wanted = max(UNSCHEDULED_SECONDS, self._scoring / UNSCHEDULED_SHARE)
+        return time.monotonic() - self._scored_at > wanted
 
     def limit(self, symbols: int | None) -> None:
         """Scores the same `symbols` from now on, whenever they are asked for, or all."""

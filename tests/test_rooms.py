@@ -11,9 +11,9 @@ import charlm
 
 FLOORS = [
     {"errors", "cell"},
-    {"settings", "cells", "files"},
+    {"settings", "cells", "files", "cluster"},
     {"config", "corpora", "questions", "interrupts", "machine", "reading", "score", "time_budget"},
-    {"sources", "presets", "tokenizer", "events", "operands", "runtime"},
+    {"sources", "presets", "tokenizer", "events", "operands", "runtime", "replicas"},
     {"corpus", "records"},
     {"windows", "series", "pairs"},
     {"tokenizers"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"decoding"},
     {"generation", "search"},
     {"evaluation", "progress", "forecast", "translation", "beam"},
-    {"validation"},
+    {"validation", "workers"},
     {"training"},
     {"trial"},
     {"display"},

@@ -307,13 +307,13 @@ def test_what_an_interrupted_run_learnt_is_what_is_used(train, run):
 
 
 def test_a_run_with_a_far_end_is_scored_by_the_time_that_passes(train, tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(training, "UNSCHEDULED_SECONDS", 0.3)
-    monkeypatch.setattr(training, "UNSCHEDULED_SHARE", 1.0)
+    monkeypatch.setattr(validation, "UNSCHEDULED_SECONDS", 0.3)
+    monkeypatch.setattr(validation, "UNSCHEDULED_SHARE", 1.0)
     far = {"steps": 64, "evaluate_every": None}
     evaluated = [e for e in train("timed", train=far) if isinstance(e, Evaluated)]
     assert {e.step for e in evaluated if e.scheduled} == {8 * n for n in range(1, 9)}
     assert [e.step for e in evaluated if not e.scheduled]
-    monkeypatch.setattr(training, "UNSCHEDULED_SECONDS", 1e9)
+    monkeypatch.setattr(validation, "UNSCHEDULED_SECONDS", 1e9)
     train("counted", train=far)
     assert digests(tmp_path, "timed", 64) == digests(tmp_path, "counted", 64)
     assert len({Run(tmp_path / name).pick("best").step for name in ("timed", "counted")}) == 1

@@ -12,15 +12,18 @@ import click
 
 from charlm.cli import STARTED, completion
 from charlm.cli.options import DEFAULT_MODELS, TOML, TRAINING, Choice, models_option, settings
+from charlm.cluster import STRATEGIES, Cluster
 from charlm.config import LENGTHS, Config, Tables, TrainConfig, overlay, read_toml
-from charlm.errors import Interrupted
+from charlm.errors import Interrupted, UsageError
 from charlm.presets import PRESETS
 
 if TYPE_CHECKING:
+    from charlm.replicas import Replicas
     from charlm.session import Request
 
 GENERATE = 'charlm generate{} --prompt "..."'
 TRIED = {"series": "charlm forecast{}", "pairs": "charlm translate{} < sources"}
+STRATEGY_HELP = f"Divide the lanes among {' or '.join(f'{words} ({name})' for name, words in STRATEGIES.items())}."
 PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for n, p in PRESETS.items())
 
 
@@ -43,6 +46,7 @@ PRESET_HELP = "Settings that go together: " + ", ".join(f"{n} ({p.purpose})" for
     help="Begin a new run with the model of RUN, a run directory or its name: its best weights, its network and its "
     "tokenizer, which gets new characters.",
 )
+@click.option("--strategy", type=Choice(list(STRATEGIES)), help=STRATEGY_HELP)
 @models_option
 @settings(TRAINING)
 def command(
@@ -52,6 +56,7 @@ def command(
     toml: Path | None,
     resume: bool,
     from_run: str | None,
+    strategy: str | None,
     models: Path,
     settings: Tables,
 ) -> None:
@@ -67,33 +72,73 @@ def command(
     A flag beats the environment, which beats the --config file, which beats the preset. Ctrl-C saves and stops; a
     second one stops at once.
     """
+    from charlm.display import say
+    from charlm.machine import import_tensorflow
+    from charlm.session import Request
+
+    tables = overlay({} if toml is None else _checked(toml), settings)
+    request = Request(corpora, tables, models, name, preset, resume, from_run)
+    if strategy is None:
+        _train(request)
+        return
+    if "-" in corpora:
+        raise UsageError(f"--strategy {strategy}: standard input is read once; name files, which every worker can read")
+    cluster = Cluster.named() if strategy == "multiworker" else Cluster()
+    import_tensorflow()
+    from charlm.replicas import start_replicas
+
+    replicas = start_replicas(strategy, cluster, say)
+    if replicas.cluster.index:
+        _follow(request, replicas)
+    else:
+        with replicas.together():
+            _train(request, replicas)
+
+
+def _train(typed: Request, replicas: Replicas | None = None) -> None:
+    """Trains a run, on one device or on replicas; as the chief where they are of several workers."""
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.display import TrainingDisplay, say
     from charlm.events import Finished
     from charlm.interrupts import stop_requested
     from charlm.machine import start_tensorflow
-    from charlm.session import Request, open_session
+    from charlm.session import open_session
 
-    tables = overlay({} if toml is None else _checked(toml), settings)
-    request = Request(corpora, tables, models, name, preset, resume, from_run)
-    if (tables.get("data", {}).get("pairs") or preset == "pairs") and not resume:
-        request = _settled(request)
+    tables, request = typed.settings, typed
+    if (tables.get("data", {}).get("pairs") or typed.preset == "pairs") and not typed.resume:
+        request = _settled(typed)
+    count = 1 if replicas is None else replicas.count
     with progress_bars() as bar:
-        session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
+        session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"), count)
     say(str(session.data.corpus))
     say(session.choice)
-    elsewhere = "" if models == DEFAULT_MODELS else f" --models {shlex.quote(str(models))}"
+    elsewhere = "" if request.models == DEFAULT_MODELS else f" --models {shlex.quote(str(request.models))}"
     further = f"charlm train --name {session.run.name}{elsewhere} --resume"
     with stop_requested(again=lambda: os._exit(130)) as stop, contextlib.closing(TrainingDisplay()) as display:
         start_tensorflow(side_by_side=True)
         from charlm.training import Training
 
-        for event in Training(session, stop=stop, started=STARTED).events():
+        if replicas is not None and replicas.several_workers:
+            from charlm.workers import enlist
+
+            enlist(session, typed, replicas)
+        for event in Training(session, stop=stop, started=STARTED, replicas=replicas).events():
             display.show(event)
     if isinstance(event, Finished) and event.reason == "interrupted":
         raise Interrupted(f"{'saved' if event.step else 'nothing is trained yet'}; go on with: {further}")
     say(f"saved in {session.run.path}; try: {TRIED.get(session.config.data.alphabet, GENERATE).format(elsewhere)}")
     say(f"train it further with: {further} {_twice_as_long(session.config.train)}")
+
+
+def _follow(request: Request, replicas: Replicas) -> None:
+    """Trains as a worker that is not the chief."""
+    from charlm.cli.bars import progress_bars, reading_bar
+    from charlm.display import say
+    from charlm.interrupts import stop_requested
+    from charlm.workers import follow
+
+    with progress_bars() as bar, stop_requested(again=lambda: os._exit(130)) as stop:
+        follow(request, replicas, stop, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"), say)
 
 
 def _settled(request: Request) -> Request:

@@ -1,0 +1,189 @@
+"""A training by several processes: the chief trains as one process does, and the others follow what it announces.
+
+A follower has the corpus, but neither a run nor a plan of its own. It waits for the chief's next command, so that all
+processes make the same collective operations in the same order.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from charlm import __version__
+from charlm.config import Config
+from charlm.corpus import Announce
+from charlm.dataset import Progress, prepare, read_again
+from charlm.errors import CharlmError, Interrupted, UsageError, named
+from charlm.files import remove_folder
+from charlm.machine import Machine
+from charlm.model import build_model
+from charlm.replicas import REASONS, Command, Replicas
+from charlm.session import Request, Session, lanes_of
+from charlm.tbptt import Trainer, replica_groups
+from charlm.tokenizers import load_alphabet
+from charlm.windows import Cursor, Lanes
+
+LOOK_SECONDS = 0.2  # from one look at signals to the next
+Stop = Callable[[], bool]
+
+
+def enlist(session: Session, request: Request, replicas: Replicas) -> None:
+    """Tells the followers what is trained, and lets each compare.
+
+    Args:
+        session: the chief's.
+        request: as it was typed.
+        replicas: of all workers.
+
+    Raises:
+        CharlmError: a follower has refused, or is gone; a run that was made for this training is removed.
+    """
+    tokenizer = session.data.tokenizer
+    facts = {
+        "version": __version__,
+        "asked": _asked(request),
+        "config": session.config.to_dict(),
+        "precision": Machine.here().precision(session.config.train.precision),
+        "corpus": session.run.record["corpus"],
+        "alphabet": {
+            "name": tokenizer.file_name,
+            "content": base64.b64encode(tokenizer.content()).decode("ascii"),
+            "fingerprint": tokenizer.fingerprint,
+        },
+    }
+    try:
+        replicas.announce(Command.ENLIST)
+        replicas.broadcast(json.dumps(facts).encode())
+        refused = replicas.sums([0.0] * len(replicas.cluster.workers))
+        if refused.any():
+            number = int(refused.argmax())
+            address = replicas.cluster.workers[number]
+            raise CharlmError(f"worker {number} ({address}) has refused to train; its last line says why")
+    except CharlmError:
+        session.lock.close()
+        if session.checkpoint is None and not request.resume:
+            remove_folder(session.run.path)
+        raise
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What every worker must be told alike, in JSON."""
+    origin = request.from_run and Path(request.from_run).name
+    flat = {f"{table}.{key}": value for table, values in request.settings.items() for key, value in values.items()}
+    asked: dict[str, Any] = json.loads(json.dumps({"preset": request.preset, "from": origin, **flat}))
+    return asked
+
+
+def follow(
+    request: Request,
+    replicas: Replicas,
+    stop: Stop,
+    reading: Announce,
+    encoding: Callable[[int], Progress],
+    say: Callable[[str], object],
+) -> None:
+    """Computes a share of the chief's lanes, until the chief's training ends.
+
+    Args:
+        request: what this worker was started with.
+        replicas: of all workers.
+        stop: asked before every update whether all are to save and stop.
+        reading, encoding: as `open_session` takes them.
+        say: told what is trained, and how it ends.
+
+    Raises:
+        UsageError: this worker has another version, setting or corpus than the chief.
+        Interrupted: the training was, and the chief has saved it.
+        CharlmError: the chief has failed, or a worker is gone.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(1, "charlm-follower")  # TensorFlow waits where no signal is handled
+    work = pool.submit(_follow, request, replicas, stop, reading, encoding, say)
+    while not work.done():
+        concurrent.futures.wait([work], LOOK_SECONDS)
+    reason = work.result()
+    if reason == "interrupted":
+        raise Interrupted("worker 0 has saved the run")
+    if reason == "failed":
+        raise CharlmError("worker 0 has failed; its last line says why")
+    say("done; worker 0 has the run")
+
+
+def _follow(
+    request: Request,
+    replicas: Replicas,
+    stop: Stop,
+    reading: Announce,
+    encoding: Callable[[int], Progress],
+    say: Callable[[str], object],
+) -> str:
+    with replicas.watched():
+        if replicas.next_command(stop())[0] is Command.END:
+            return "failed"
+        facts, problem, enlisted = json.loads(replicas.broadcast()), None, None
+        try:
+            enlisted = _enlisted(request, facts, replicas, reading, encoding)
+        except CharlmError as error:
+            problem = error
+        own = [float(problem is not None and n == replicas.cluster.index) for n in range(len(replicas.cluster.workers))]
+        refused = replicas.sums(own)
+        if problem is not None:
+            raise problem
+        assert enlisted is not None
+        if refused.any():
+            raise CharlmError(f"worker {int(refused.argmax())} has refused to train; its last line says why")
+        trainer, lanes = enlisted
+        say(f"follows worker 0, {replicas.cluster.workers[0]}, which shows the training")
+        return _obey(trainer, lanes, stop)
+
+
+def _enlisted(
+    request: Request, facts: dict[str, Any], replicas: Replicas, reading: Announce, encoding: Callable[[int], Progress]
+) -> tuple[Trainer, Lanes]:
+    """A trainer and lanes as the chief has them; raises UsageError if what this worker has differs."""
+    if facts["version"] != __version__:
+        raise UsageError(f"this worker is charlm {__version__}, worker 0 is {facts['version']}: install one of them")
+    own, asked = _asked(request), facts["asked"]
+    for setting in sorted({*own, *asked}):
+        if (here := own.get(setting)) != (there := asked.get(setting)):
+            values = (f"has {named(setting, value)}" if value is not None else "has none" for value in (here, there))
+            raise UsageError("{}: this worker {}, worker 0 {}; start all alike".format(named(setting), *values))
+    config = Config.recorded(facts["config"], "worker 0")
+    recorded = facts["corpus"]
+    corpus = read_again(list(request.paths) or recorded["paths"], config.data, recorded, reading)
+    if corpus.sha256 != recorded["sha256"]:
+        raise UsageError(
+            f"this worker's corpus is another than worker 0's: {corpus.bytes} bytes ({corpus.sha256[:12]}), "
+            f"there {recorded['bytes']} ({recorded['sha256'][:12]})"
+        )
+    with tempfile.TemporaryDirectory(prefix="charlm-") as folder:
+        Path(folder, facts["alphabet"]["name"]).write_bytes(base64.b64decode(facts["alphabet"]["content"]))
+        alphabet = load_alphabet(Path(folder), config.data.alphabet)
+    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars))
+    model = build_model(config.model, seed=None, precision=Machine.here().precision(facts["precision"]))
+    groups = replica_groups(replicas, config)
+    return Trainer(model, config.train, groups, replicas), lanes_of(data, config)
+
+
+def _obey(trainer: Trainer, lanes: Lanes, stop: Stop) -> str:
+    """Does what the chief announces until it ends; returns why it does."""
+    state, seed = trainer.initial_state(), trainer.config.seed
+    while True:
+        command, numbers = trainer.replicas.next_command(stop())
+        match command:
+            case Command.UPDATE:
+                epoch, window, rate, step = numbers
+                state = trainer(lanes.window(Cursor(int(epoch), int(window))), state, rate, (seed, int(step))).state
+            case Command.GATHER:
+                trainer.arrays(state)
+            case Command.TAKE:
+                weights, training = (safetensors.numpy.load(trainer.replicas.broadcast()) for _ in range(2))
+                state = trainer.take(weights, training, Path("worker 0"))
+            case Command.END:
+                return REASONS[int(numbers[0])]
