@@ -85,10 +85,7 @@ def train(
         Interrupted: after saving.
         CharlmError: as its subclasses say.
     """
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}{nearest(str(preset), PRESETS)}")
-    if strategy not in (None, "mirrored"):
-        raise UsageError(f"strategy must be 'mirrored' or None, not {strategy!r}; see charlm train --strategy")
+    _check_names(preset, strategy)
     replicas = None if strategy is None else start_replicas(strategy)
     run = None if name is None else str(name)
     origin = None if from_run is None else os.fsdecode(from_run)
@@ -104,8 +101,7 @@ def train(
                 raise Interrupted("nothing is trained yet")
     session = open_session(request, replicas=1 if replicas is None else replicas.count)
     if shows:
-        say(str(session.data.corpus))
-        say(session.choice)
+        say(f"{session.data.corpus}\n{session.choice}")
     with session.lock, stop_requested() as stop, contextlib.closing(TrainingDisplay()) as display:
         start_tensorflow(side_by_side=True)
         if session.checkpoint is None and not trains_side_by_side():
@@ -122,6 +118,13 @@ def train(
         left = "saved" if event.step else "nothing is trained yet"
         raise Interrupted(f"{left}; go on with: charlm.train(name={session.run.name!r}, resume=True)")
     return LanguageModel(session.run.pick("best"))
+
+
+def _check_names(preset: str | None, strategy: str | None) -> None:
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}{nearest(str(preset), PRESETS)}")
+    if strategy not in (None, "mirrored"):
+        raise UsageError(f"strategy must be 'mirrored' or None, not {strategy!r}; see charlm train --strategy")
 
 
 def _tables(settings: dict[str, Any]) -> Tables:

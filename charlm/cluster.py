@@ -64,9 +64,9 @@ def _read(text: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
     jobs = {str(kind): list(addresses) for kind, addresses in config["cluster"].items()}
     task = {"type": config["task"]["type"], "index": config["task"]["index"]}
     texts = [task["type"], *(address for addresses in jobs.values() for address in addresses)]
-    ports = [address.rpartition(":")[2] for addresses in jobs.values() for address in addresses]
     if type(task["index"]) is not int or not all(isinstance(one, str) for one in texts):
         raise ValueError
+    ports = [address.rpartition(":")[2] for address in texts[1:]]
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports):
         raise ValueError
     return jobs, task

@@ -142,7 +142,7 @@ class Replicas:
             *_, stops = self.sums([command, *numbers, *[0.0] * (NUMBERS - len(numbers)), 0.0])
             self.asked_to_stop |= bool(stops)
 
-    def next_command(self, stop: bool) -> tuple[Command, list[float]]:
+    def next_command(self, stop: bool = False) -> tuple[Command, list[float]]:
         """What the chief does next, and its numbers.
 
         Args:
@@ -166,7 +166,8 @@ class Replicas:
                 raise
             except BaseException:
                 if not self._ended:
-                    self.end("failed")
+                    with contextlib.suppress(*LOST):
+                        self.end("failed")
                 raise
 
     @contextlib.contextmanager
@@ -204,7 +205,7 @@ def start_replicas(
     others = ", ".join(one for one in cluster.workers if one != cluster.workers[cluster.index])
     say(f"worker {cluster.index} of {len(cluster.workers)} waits for the others: {others or 'there are none'}")
     joined: list[Any] = []
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             start_tensorflow(
                 side_by_side=True, first=lambda: joined.append(tf.distribute.MultiWorkerMirroredStrategy())
@@ -215,7 +216,7 @@ def start_replicas(
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Inside, SIGINT and SIGTERM end the process at once, for Python handles no signal while TensorFlow waits."""
     if threading.current_thread() is not threading.main_thread():
         yield

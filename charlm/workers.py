@@ -24,13 +24,14 @@ from charlm.errors import CharlmError, Interrupted, UsageError, named
 from charlm.files import remove_folder
 from charlm.machine import Machine
 from charlm.model import build_model
-from charlm.replicas import REASONS, Command, Replicas
+from charlm.replicas import REASONS, Command, Replicas, ended_by_signals
 from charlm.session import Request, Session, lanes_of
 from charlm.tbptt import Trainer, replica_groups
 from charlm.tokenizers import load_alphabet
 from charlm.windows import Cursor, Lanes
 
 LOOK_SECONDS = 0.2  # from one look at signals to the next
+FAILED = CharlmError("worker 0 has failed; its last line says why")
 Stop = Callable[[], bool]
 
 
@@ -81,66 +82,64 @@ def _asked(request: Request) -> dict[str, Any]:
     return asked
 
 
-def follow(
+def enlisted(
     request: Request,
     replicas: Replicas,
-    stop: Stop,
-    reading: Announce,
-    encoding: Callable[[int], Progress],
-    say: Callable[[str], object],
-) -> None:
-    """Computes a share of the chief's lanes, until the chief's training ends.
+    reading: Announce = lambda size: lambda count: None,
+    encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+) -> tuple[Trainer, Lanes]:
+    """Waits for what the chief trains, and makes a follower's trainer and lanes of it.
 
     Args:
         request: what this worker was started with.
         replicas: of all workers.
-        stop: asked before every update whether all are to save and stop.
         reading, encoding: as `open_session` takes them.
-        say: told what is trained, and how it ends.
 
     Raises:
         UsageError: this worker has another version, setting or corpus than the chief.
-        Interrupted: the training was, and the chief has saved it.
-        CharlmError: the chief has failed, or a worker is gone.
+        CharlmError: the chief has failed, or a worker is gone or has refused.
     """
-    pool = concurrent.futures.ThreadPoolExecutor(1, "charlm-follower")  # TensorFlow waits where no signal is handled
-    work = pool.submit(_follow, request, replicas, stop, reading, encoding, say)
-    while not work.done():
-        concurrent.futures.wait([work], LOOK_SECONDS)
-    reason = work.result()
-    if reason == "interrupted":
-        raise Interrupted("worker 0 has saved the run")
-    if reason == "failed":
-        raise CharlmError("worker 0 has failed; its last line says why")
-    say("done; worker 0 has the run")
-
-
-def _follow(
-    request: Request,
-    replicas: Replicas,
-    stop: Stop,
-    reading: Announce,
-    encoding: Callable[[int], Progress],
-    say: Callable[[str], object],
-) -> str:
     with replicas.watched():
-        if replicas.next_command(stop())[0] is Command.END:
-            return "failed"
-        facts, problem, enlisted = json.loads(replicas.broadcast()), None, None
+        with ended_by_signals():
+            if replicas.next_command()[0] is Command.END:
+                raise FAILED
+            facts = json.loads(replicas.broadcast())
+        problem, found = None, None
         try:
-            enlisted = _enlisted(request, facts, replicas, reading, encoding)
+            found = _enlisted(request, facts, replicas, reading, encoding)
         except CharlmError as error:
             problem = error
         own = [float(problem is not None and n == replicas.cluster.index) for n in range(len(replicas.cluster.workers))]
-        refused = replicas.sums(own)
-        if problem is not None:
-            raise problem
-        assert enlisted is not None
-        if refused.any():
-            raise CharlmError(f"worker {int(refused.argmax())} has refused to train; its last line says why")
-        trainer, lanes = enlisted
-        say(f"follows worker 0, {replicas.cluster.workers[0]}, which shows the training")
-        return _obey(trainer, lanes, stop)
+        with ended_by_signals():
+            refused = replicas.sums(own)
+            if refused.any():
+                replicas.next_command()  # the end
+        if found is None or refused.any():
+            raise problem or CharlmError(f"worker {int(refused.argmax())} has refused to train; its last line says why")
+        return found
+
+
+def obey(trainer: Trainer, lanes: Lanes, stop: Stop) -> None:
+    """Computes a share of the chief's lanes, until the chief's training ends.
+
+    Args:
+        trainer, lanes: of `enlisted`.
+        stop: asked before every update whether all are to save and stop.
+
+    Raises:
+        Interrupted: the training was, and the chief has saved it.
+        CharlmError: the chief has failed, or a worker is gone.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(1, "charlm-worker")  # for Python handles no signal where one waits
+    work = pool.submit(_obey, trainer, lanes, stop)
+    while not work.done():
+        concurrent.futures.wait([work], LOOK_SECONDS)
+    with trainer.replicas.watched():
+        reason = work.result()
+    if reason == "interrupted":
+        raise Interrupted("worker 0 has saved the run")
+    if reason == "failed":
+        raise FAILED
 
 
 def _enlisted(
@@ -152,8 +151,8 @@ def _enlisted(
     own, asked = _asked(request), facts["asked"]
     for setting in sorted({*own, *asked}):
         if (here := own.get(setting)) != (there := asked.get(setting)):
-            values = (f"has {named(setting, value)}" if value is not None else "has none" for value in (here, there))
-            raise UsageError("{}: this worker {}, worker 0 {}; start all alike".format(named(setting), *values))
+            values = ("none" if value is None else value for value in (here, there))
+            raise UsageError("{}: this worker has {}, worker 0 has {}; start all alike".format(named(setting), *values))
     config = Config.recorded(facts["config"], "worker 0")
     recorded = facts["corpus"]
     corpus = read_again(list(request.paths) or recorded["paths"], config.data, recorded, reading)

@@ -92,10 +92,10 @@ def command(
         _follow(request, replicas)
     else:
         with replicas.together():
-            _train(request, replicas)
+            _train(request, strategy, replicas)
 
 
-def _train(typed: Request, replicas: Replicas | None = None) -> None:
+def _train(typed: Request, strategy: str | None = None, replicas: Replicas | None = None) -> None:
     """Trains a run, on one device or on replicas; as the chief where they are of several workers."""
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.display import TrainingDisplay, say
@@ -113,7 +113,8 @@ def _train(typed: Request, replicas: Replicas | None = None) -> None:
     say(str(session.data.corpus))
     say(session.choice)
     elsewhere = "" if request.models == DEFAULT_MODELS else f" --models {shlex.quote(str(request.models))}"
-    further = f"charlm train --name {session.run.name}{elsewhere} --resume"
+    divided = "" if strategy is None else f" --strategy {strategy}"
+    further = f"charlm train --name {session.run.name}{elsewhere}{divided} --resume"
     with stop_requested(again=lambda: os._exit(130)) as stop, contextlib.closing(TrainingDisplay()) as display:
         start_tensorflow(side_by_side=True)
         from charlm.training import Training
@@ -135,10 +136,14 @@ def _follow(request: Request, replicas: Replicas) -> None:
     from charlm.cli.bars import progress_bars, reading_bar
     from charlm.display import say
     from charlm.interrupts import stop_requested
-    from charlm.workers import follow
+    from charlm.workers import enlisted, obey
 
-    with progress_bars() as bar, stop_requested(again=lambda: os._exit(130)) as stop:
-        follow(request, replicas, stop, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"), say)
+    with progress_bars() as bar:
+        trainer, lanes = enlisted(request, replicas, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
+    say(f"follows worker 0, {replicas.cluster.workers[0]}, which shows the training")
+    with stop_requested(again=lambda: os._exit(130)) as stop:
+        obey(trainer, lanes, stop)
+    say("done; worker 0 has the run")
 
 
 def _settled(request: Request) -> Request:
