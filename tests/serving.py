@@ -8,6 +8,7 @@ import httpx
 import uvicorn
 
 from charlm.serve.app import build
+from charlm.serve.connection import served
 from charlm.serve.engine import Engine
 from charlm.serve.limits import Limits
 
@@ -17,10 +18,10 @@ LIMITS = Limits(body=20_000, prompt=3000, length=100_000, texts=8, symbols=800_0
 class Server:
     """A model served at any free port."""
 
-    def __init__(self, model, api_key=None, waiting=40, site=None):
+    def __init__(self, model, api_key=None, waiting=40, site=None, limits=LIMITS):
         self.model, self.engine = model, Engine(model, waiting)
-        app = build(model, model.checkpoint.run_name, self.engine, LIMITS, api_key, site)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        app = build(model, model.checkpoint.run_name, self.engine, limits, api_key, site)
+        self._server = uvicorn.Server(served(app, limits, port=0))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         assert self.engine.ready.wait(600)

@@ -207,13 +207,38 @@ def test_the_addresses_are_grouped_introduced_and_their_limits_told(asked):
     page, described = asked().get("/docs").text, asked().get("/openapi.json").json()
     assert not re.search(r"""(?:href|src|url:)\s*=?\s*["']/""", page)  # nothing that a proxy's path would lose
     assert described["servers"] == [{"url": "."}]
-    wrong = {code for how in described["paths"].values() for one in how.values() for code in one["responses"]} - {"200"}
-    assert wrong == {str(asked().post("/v1/completions", json={"n": 0}).status_code)} == {"400"}
+    told = {code for how in described["paths"].values() for one in how.values() for code in one["responses"]}
+    assert str(asked().post("/v1/completions", json={"n": 0}).status_code) in told
+    assert "422" not in told
     tags = {tag["name"] for tag in described["tags"]}
     assert {tag for path in described["paths"].values() for how in path.values() for tag in how["tags"]} == tags
     for name in Limits.about():
         assert f"| {getattr(LIMITS, name):,} | `--max-{name}` |" in described["info"]["description"]
     assert "| 256 | `--queue` |" in described["info"]["description"]
+
+
+def test_what_a_field_may_be_here_is_described(asked, model):
+    document = asked().get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    completion, row = (schemas[name]["properties"] for name in ("Completion", "Instance"))
+    null, most = {"type": "null"}, model.tokenizer.vocabulary - 1
+    assert completion["max_tokens"]["anyOf"] == [
+        {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31, "maximum": LIMITS.length},
+        null,
+    ]
+    assert row["top_p"] | {"type": "number", "minimum": 1e-6, "maximum": 1} == row["top_p"]
+    assert row["seed"]["anyOf"] == [{"type": "integer", "minimum": -1, "maximum": 2**31 - 1}, null]
+    ids = {"type": "integer", "minimum": 0, "maximum": most}
+    assert schemas["Detokenization"]["properties"]["tokens"]["items"] == ids
+    assert not [name for name, field in completion.items() if null not in field["anyOf"]]
+    assert schemas["Completion"]["additionalProperties"] == null
+    refusals = [
+        one["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
+        for path in ("/v1/completions", "/v1/models/{name}:predict")
+        for one in [document["paths"][path]["post"]["responses"]["400"]]
+    ]
+    assert refusals == ["Refused", "RefusedPrediction"]
+    assert list(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
 def test_where_a_request_says_nothing_the_runs_own_settings_hold_within_the_limits(model, monkeypatch):
@@ -260,7 +285,8 @@ def test_a_404_says_what_this_is_and_which_address_works(asked):
         assert "/v1/completions" in message(answer)
         assert answer.json()["error"]["code"] == "unknown_url"
     assert message(asked().get("/v1/completions")) == "/v1/completions takes POST, not GET"
-    assert asked().get("/v1/completions").headers["allow"] == "POST"
+    for path in ("/v1/completions", "/v1/models/m:predict"):
+        assert asked().options(path).headers["allow"] == "POST"
 
 
 def test_tensorflow_servings_addresses_answer_errors_in_its_shape(asked):

@@ -200,6 +200,7 @@ def command(
     start_tensorflow()
     from charlm.language_model import LanguageModel
     from charlm.serve.app import build
+    from charlm.serve.connection import served
     from charlm.serve.engine import Engine
 
     loaded = LanguageModel(found)
@@ -207,7 +208,7 @@ def command(
     site = Site(public_url, allow_origin, (host.lower(), *allow_host))
     app = build(loaded, name, Engine(loaded, queue), limits, api_key, site, say)
     _set_logs()
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+    config = served(app, limits, timeout_graceful_shutdown=30)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"
     url = f"{public_url}, behind a proxy of {url}" if public_url else url

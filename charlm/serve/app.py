@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -20,8 +20,10 @@ from charlm import __version__
 from charlm.config import KNOBS
 from charlm.language_model import LanguageModel
 from charlm.page import element, page, source
+from charlm.serve import answers
 from charlm.serve.access import AccessLog, Application
 from charlm.serve.completions import add_completions
+from charlm.serve.document import describe
 from charlm.serve.engine import Engine
 from charlm.serve.guard import FILES, Guard
 from charlm.serve.limits import Limits
@@ -104,10 +106,10 @@ def build(
     )
     note = 'The addresses are described in <a href="docs">docs</a>.'
     _page(app, page(language_model, name, element(source("serve/engine.js"), "engine"), note, limits.length))
-    for routes in (_docs, _health, add_completions, add_models, add_predictions, add_tokens):
+    for routes in (_docs, _health, add_completions, add_predictions, add_models, add_tokens):
         routes(app, service)
     _errors(app, site.prefix, name)
-    _describe_refusals(app)
+    describe(app, service)
     guarded: Application = Guard(app, limits, api_key, site, answer)
     if site.origins:
         guarded = CORSMiddleware(
@@ -153,17 +155,6 @@ def _errors(app: FastAPI, prefix: str, name: str) -> None:
         return answer(request.url.path, 400, message, param=param)
 
 
-def _describe_refusals(app: FastAPI) -> None:
-    """Has the description of the addresses name the status that a wrong request gets here, which is not FastAPI's."""
-    document = app.openapi()
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            if operation["responses"].pop("422", None):
-                operation["responses"]["400"] = {"description": "A field is wrong; the message names it."}
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
-
-
 def _docs(app: FastAPI, service: Service) -> None:
     """By relative addresses, which hold below any prefix that a proxy puts before them."""
     files = FILES.removeprefix("/")
@@ -190,7 +181,12 @@ def _page(app: FastAPI, content: str) -> None:
 def _health(app: FastAPI, service: Service) -> None:
     engine = service.engine
 
-    @app.get("/health", summary="Whether the engine lives", tags=["The server"])
+    @app.get(
+        "/health",
+        summary="Whether the engine lives",
+        tags=["The server"],
+        responses={status: {"model": answers.Health} for status in (200, 503)},
+    )
     async def health() -> Response:
         status = service.status if service.loading or engine.failure else "ok"
         return JSONResponse({"status": status}, 503 if engine.failure else 200)
@@ -199,11 +195,12 @@ def _health(app: FastAPI, service: Service) -> None:
         "/ready",
         summary="Whether requests are answered at once, or wait for the model to load",
         tags=["The server"],
+        responses={status: {"model": answers.Ready} for status in (200, 503)},
     )
     async def ready() -> Response:
         taken = engine.ready.is_set() and engine.failure is None
         return JSONResponse({"ready": taken, "status": service.status}, 200 if taken else 503)
 
-    @app.get("/metrics", summary="Prometheus' metrics", tags=["The server"])
+    @app.get("/metrics", summary="Prometheus' metrics", tags=["The server"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

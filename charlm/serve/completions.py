@@ -15,19 +15,18 @@ from starlette.requests import ClientDisconnect
 
 from charlm.config import SampleConfig
 from charlm.sampling import settings_of
-from charlm.serve import fields
+from charlm.serve import answers, fields
 from charlm.serve.batch import ALTERNATIVES
 from charlm.serve.choices import Choice, event, usage
 from charlm.serve.foreign import FOREIGN, INSTEAD
 from charlm.serve.service import Prompt, Service, Writing
 from charlm.serve.slot import Request as Row
 
-SLOW_SECONDS = 60.0  # that a client may take for one event
-
 STOPS, STOP_CHARS = 64, 200  # texts that end one, and characters of each
 
-_TEXT, _IDS = {"type": "string"}, {"type": "array", "items": {"type": "integer"}}
-_SHAPES = {"anyOf": [_TEXT, _IDS, {"type": "array", "items": _TEXT}, {"type": "array", "items": _IDS}]}
+_TEXT = {"type": "string"}
+_STOP = {**_TEXT, "maxLength": STOP_CHARS}
+_EVENT = {"type": "object", "properties": {"data": _TEXT}, "required": ["data"]}
 
 
 def _is_ids(value: Any) -> bool:
@@ -49,23 +48,26 @@ def _prompts(value: Any) -> list[Prompt]:
 
 
 Prompts = Annotated[
-    list[Any], PlainValidator(_prompts), WithJsonSchema(_SHAPES), Field(description="Texts, or lists of ids.")
+    list[Any],
+    PlainValidator(_prompts),
+    WithJsonSchema({"anyOf": [_TEXT]}),
+    Field(description="Texts, or lists of ids."),
 ]
 Stops = Annotated[
     list[Annotated[fields.Text, Field(max_length=STOP_CHARS)]],
     Field(max_length=STOPS),
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     AfterValidator(lambda texts: tuple(filter(None, texts))),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": STOPS}]}),
 ]
 Logprobs = Annotated[
-    fields.Count | None,
+    Annotated[int, Field(ge=0, le=ALTERNATIVES), fields.is_number("int")] | None,
     Field(
-        le=ALTERNATIVES,
         description="How many of the likeliest symbols to tell in each place that is written, also of a stop text; "
         "with echo in each place of the prompt too, of which the first has none.",
     ),
     BeforeValidator(lambda value: None if value is False else value),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": ALTERNATIVES}, {"const": False}]}),
 ]
 
 
@@ -76,7 +78,7 @@ class StreamOptions(fields.Fields):
         "include_obfuscation": lambda value, request: True,
         "continuous_usage_stats": lambda value, request: value is False,
     }
-    include_usage: bool = False
+    include_usage: fields.Flag = False
 
 
 class Completion(fields.Sampled):  # type: ignore[misc, valid-type]
@@ -95,11 +97,11 @@ class Completion(fields.Sampled):  # type: ignore[misc, valid-type]
     prompt: Prompts = Field([""])
     model: str | None = None
     max_tokens: fields.Count = fields.OWN
-    n: Annotated[fields.Count, Field(ge=1)] = 1
+    n: Annotated[int, Field(ge=1, lt=2**31), fields.is_number("int")] = 1
     stop: Stops = Field([])
-    echo: Annotated[bool, Field(description="Tells the prompt too; with logprobs it is scored.")] = False
+    echo: Annotated[fields.Flag, Field(description="Tells the prompt too; with logprobs it is scored.")] = False
     logprobs: Logprobs = None
-    stream: bool = False
+    stream: fields.Flag = False
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="before")
@@ -112,7 +114,12 @@ class Completion(fields.Sampled):  # type: ignore[misc, valid-type]
 def add_completions(app: FastAPI, service: Service) -> None:
     """Adds the address."""
 
-    @app.post("/v1/completions", summary="Text that goes on from a prompt", tags=["OpenAI"])
+    @app.post(
+        "/v1/completions",
+        summary="Text that goes on from a prompt",
+        tags=["OpenAI"],
+        responses={200: {"model": answers.Completed, "content": {"text/event-stream": {"schema": _EVENT}}}},
+    )
     async def completions(body: Completion, request: Request) -> Response:
         service.known(service.name if body.model is None else body.model)
         texts, asked = len(body.prompt) * body.n, body.over(service.sample)
@@ -166,7 +173,7 @@ def _choices(body: Completion, read: list[list[int]], service: Service) -> list[
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events that end with their client, who may go before the first, or read no more.
+    """Server-sent events that end with their client, who may go before the first.
 
     A proxy that gathers them before it gives them on, as nginx does, is told not to.
     """
@@ -177,13 +184,9 @@ class _Stream(StreamingResponse):
         self._cancel = cancel
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
-            async with asyncio.timeout(SLOW_SECONDS):
-                await send(message)
-
         try:
-            await super().__call__(scope, receive, sent)
-        except (TimeoutError, ClientDisconnect):
+            await super().__call__(scope, receive, send)
+        except ClientDisconnect:
             pass
         finally:
             self._cancel()

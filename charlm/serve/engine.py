@@ -137,7 +137,7 @@ class Engine:
                 self._read()
                 self._arrange()
                 self._advance()
-        except Exception:
+        except BaseException:  # whatever ends the thread
             _log.exception("the engine died")
             self.failure = "the engine has died, of what the server's log says; it has to be started anew"
         with self._condition:

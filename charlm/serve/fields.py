@@ -8,7 +8,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, LiteralString, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from charlm.config import KNOBS, SampleConfig
@@ -79,11 +89,11 @@ def _decoded(value: Any) -> Any:
         raise PydanticCustomError("b64", "what is in b64 is not a text in UTF-8, in base 64") from None
 
 
-def _no_flag(kind: LiteralString) -> BeforeValidator:
-    """JSON's true is no number, though Python's is."""
+def is_number(kind: LiteralString) -> BeforeValidator:
+    """JSON's true is no number, though Python's is, and a text that looks like a number is a text."""
 
     def checked(value: Any) -> Any:
-        if isinstance(value, bool):
+        if isinstance(value, bool | str):
             raise PydanticCustomError(kind, "no number")
         return value
 
@@ -106,11 +116,24 @@ def _as_generated(allowed: Allowed) -> AfterValidator:
     return AfterValidator(checked)
 
 
-Whole = Annotated[int, _no_flag("int")]
-Real = Annotated[float, _no_flag("float")]
-Count = Annotated[Whole, Field(ge=0, lt=2**31)]
+def _range(kind: str, *ranges: tuple[float, float]) -> dict[str, Any]:
+    """The schema of numbers within one of some ranges."""
+    bounds = [{"type": kind, "minimum": least, "maximum": most} for least, most in ranges]
+    return bounds[0] if len(bounds) == 1 else {"anyOf": bounds}
+
+
+Whole = Annotated[int, is_number("int")]
+Real = Annotated[float, is_number("float")]
+Flag = Annotated[bool, Strict()]
+
+
+Count = Annotated[int, Field(ge=0, lt=2**31), is_number("int")]
 Seed = Annotated[
-    Whole | None, _instead_of(-1, None), _as_generated(SEEDS), Field(description="-1 or null is a random one.")
+    Whole | None,
+    _instead_of(-1, None),
+    _as_generated(SEEDS),
+    WithJsonSchema({"anyOf": [_range("integer", (-1, SEEDS.ranges[0][1])), {"type": "null"}]}),
+    Field(description="-1 or null is a random one."),
 ]
 OWN: Any = Field(None, description="The model's own if it is not there.")
 Text = Annotated[str, AfterValidator(encodable)]
@@ -122,8 +145,10 @@ def _knob(knob: Setting) -> Any:
     assert knob.allowed is not None
     about = Field(description=f"{knob.meaning}; {knob.neutral:g} is off. The model's own if it is not there.")
     if knob.kind is int:
-        return Annotated[Whole, _instead_of(-1, knob.neutral), _as_generated(knob.allowed), about]
-    return Annotated[Real, _as_generated(knob.allowed), about]
+        schema = WithJsonSchema(_range("integer", (-1, knob.allowed.ranges[0][1])))
+        return Annotated[Whole, _instead_of(-1, knob.neutral), _as_generated(knob.allowed), schema, about]
+    schema = WithJsonSchema(_range("number", *knob.allowed.ranges))
+    return Annotated[Real, _as_generated(knob.allowed), schema, about]
 
 
 _OF_SAMPLERS: dict[str, Any] = {name: (_knob(knob), None) for name, knob in KNOBS.items()}

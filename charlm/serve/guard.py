@@ -58,6 +58,8 @@ class Guard:
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         if encoding != "identity":
             return 415, f"a body in {encoding}: send it as it is"
+        if int(headers.get(b"content-length", b"0")) > self._limits.body:
+            return self._too_large()
         if self._api_key is None:
             if astray := self._site.misses(headers):
                 return 421, astray
@@ -70,6 +72,9 @@ class Guard:
             return None
         return 401, "a wrong API key, or none: send it as a header, Authorization: Bearer KEY"
 
+    def _too_large(self) -> tuple[int, str]:
+        return 413, f"a body of more than {self._limits.body:,} bytes"
+
     async def _received(self, receive: Receive, body: list[Message]) -> tuple[int, str] | None:
         """Appends the messages of a whole body, unless it is refused."""
         size, more = 0, True
@@ -79,7 +84,7 @@ class Guard:
                     body.append(await receive())
                     size += len(body[-1].get("body", b""))
                     if size > self._limits.body:
-                        return 413, f"a body of more than {self._limits.body:,} bytes"
+                        return self._too_large()
                     more = body[-1].get("more_body", False)
         except TimeoutError:
             return 408, f"a body that has not arrived within {self._limits.arrival:,} seconds"

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, SkipValidation, ValidationError, model_validato
 
 from charlm.config import KNOBS
 from charlm.sampling import settings_of
-from charlm.serve import fields
+from charlm.serve import answers, fields
 from charlm.serve.refusals import sentence
 from charlm.serve.service import VERSION, Service, Writing
 from charlm.serve.slot import Piece
@@ -96,7 +96,12 @@ def add_predictions(app: FastAPI, service: Service) -> None:
     """Adds the addresses."""
 
     @app.post("/v1/models/{name}/versions/{version}:predict", include_in_schema=False)
-    @app.post("/v1/models/{name}:predict", summary="Text for rows or columns of inputs", tags=["TensorFlow Serving"])
+    @app.post(
+        "/v1/models/{name}:predict",
+        summary="Text for rows or columns of inputs",
+        tags=["TensorFlow Serving"],
+        responses={200: {"model": answers.Rows | answers.Columns}},
+    )
     async def predict(name: str, body: Prediction, request: Request) -> Response:
         service.known(**request.path_params)
         if body.signature_name not in ("", "serving_default", "generate"):

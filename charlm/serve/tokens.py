@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from charlm.generation import prompt_ids
-from charlm.serve import fields
+from charlm.serve import answers, fields
 from charlm.serve.service import Service
 
 
@@ -33,13 +33,13 @@ def add_tokens(app: FastAPI, service: Service) -> None:
     """Adds the addresses."""
     tokenizer = service.tokenizer
 
-    @app.post("/tokenize", summary="The ids of a text", tags=["The tokenizer"])
+    @app.post("/tokenize", summary="The ids of a text", tags=["The tokenizer"], response_model=answers.Tokens)
     async def tokenize(body: Tokenization) -> dict[str, Any]:
         service.checked("characters of a prompt", len(body.prompt), service.limits.prompt, "prompt")
         ids = (await asyncio.to_thread(tokenizer.encode, body.prompt)).tolist()
         return {"count": len(ids), "max_model_len": service.limits.prompt, "tokens": ids}
 
-    @app.post("/detokenize", summary="The text of ids", tags=["The tokenizer"])
+    @app.post("/detokenize", summary="The text of ids", tags=["The tokenizer"], response_model=answers.Prompt)
     async def detokenize(body: Detokenization) -> dict[str, Any]:
         service.checked("ids of a prompt", len(body.tokens), service.limits.prompt, "tokens")
         service.checked_ids(body.tokens, "tokens", "tokens")
