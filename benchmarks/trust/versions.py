@@ -17,8 +17,8 @@ PACKAGES = ("tensorflow-serving-api",)
 VERSIONS, KILLS, SEED = 10, 20, 1
 REPLAY = Path(__file__).resolve().parent.parent.parent / "tests/replay.py"
 NOTE = (
-    "versions: no binary of TensorFlow Serving was at hand. What stood for it: a reader that lists the folder without\n"
-    "pause and reads every numeric folder as soon as it is there; and a process that cannot import charlm, reads the\n"
+    "versions: no binary of TensorFlow Serving was at hand. What stood for it: a reader that lists the folder a\n"
+    "thousand times a second and reads every numeric folder as soon as it is there; and a process that cannot import charlm, reads the\n"
     "requests by the definitions of tensorflow-serving-api, and runs each in a session by the names of its signature."
 )
 
@@ -49,6 +49,7 @@ class Reader(threading.Thread):
                 if path.name not in self.seen:
                     self.seen[path.name] = digest(path)
             self.polls += 1
+            time.sleep(0.001)  # for the exports share the processor
 
 
 def export(folder: Path, version: int) -> subprocess.Popen[bytes]:
@@ -56,45 +57,44 @@ def export(folder: Path, version: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def polled(folder: Path) -> tuple[dict[str, str], float]:
-    """A row on versions that a reader saw, and the seconds of an export."""
-    reader, began = Reader(folder / "writer"), time.monotonic()
+def polled(folder: Path) -> dict[str, str]:
+    """A row on versions that a reader saw."""
+    reader = Reader(folder / "writer")
     reader.start()
     for version in range(1, VERSIONS + 1):
         assert export(folder, version).wait() == 0
-    seconds = (time.monotonic() - began) / VERSIONS
     time.sleep(1)
     reader.ended = True
     reader.join()
     whole = sum(digest(path) == reader.seen[path.name] for path in numbered(folder / "writer"))
     again = export(folder, VERSIONS).wait()
-    row = {
+    return {
         "what": "a reader polls a folder while versions are exported into it",
         "tried": f"{VERSIONS} versions, {reader.polls:,} polls; the last version once more",
         "survived": f"{whole} of {VERSIONS} were whole when first seen, and as they were at the end; once more: exit "
         f"code {again}",
     }
-    return row, seconds
 
 
-def killed(folder: Path, seconds: float) -> dict[str, str]:
-    """A row on exports that are killed at random moments."""
+def killed(folder: Path) -> dict[str, str]:
+    """A row on exports that are killed while their draft is there."""
     chance, place = random.Random(SEED), folder / "writer"
-    before, drafts, ended, whole = {path.name: digest(path) for path in numbered(place)}, 0, 0, 0
-    for n in range(KILLS):
-        process = export(folder, VERSIONS + 1 + n)
-        time.sleep(chance.uniform(0, seconds))
-        left = {path.name for path in place.glob(".*")}
+    before, kills, there = {path.name: digest(path) for path in numbered(place)}, 0, 0
+    for version in range(VERSIONS + 1, VERSIONS + 1 + KILLS):
+        process = export(folder, version)
+        while process.poll() is None and not list(place.glob(f".*-{version}")):
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 4))
         process.kill()
-        ended += process.wait() == 0
-        drafts += any(name.endswith(f"-{VERSIONS + 1 + n}") for name in left)
-        whole += {path.name: digest(path) for path in numbered(place) if path.name in before} == before
-    new = len(numbered(place)) - len(before)
+        if process.wait():
+            kills += 1
+            there += (place / str(version)).exists()
+    same = sum(digest(place / name) == found for name, found in before.items())
     return {
-        "what": "kill -9 while a version is exported",
-        "tried": f"{KILLS} kills at random moments, {drafts} of them while it is written or checked",
-        "survived": f"{new} numeric folders of the {KILLS - ended} that were killed, earlier versions as they were "
-        f"{whole} times; hidden drafts stay, which TensorFlow Serving passes over",
+        "what": "kill -9 while a version is written or checked",
+        "tried": f"{kills} kills at random moments",
+        "survived": f"{there} numeric folders of those; {same} of {len(before)} earlier versions as they were; "
+        f"{len(list(place.glob('.*')))} hidden drafts stay, which TensorFlow Serving passes over",
     }
 
 
@@ -115,5 +115,4 @@ def warmed(path: Path) -> dict[str, str]:
 def measure(folder: Path) -> list[dict[str, str]]:
     trained(folder)
     (folder / "writer").mkdir()
-    seen, seconds = polled(folder)
-    return [seen, killed(folder, seconds), warmed(folder / "writer" / str(VERSIONS))]
+    return [polled(folder), killed(folder), warmed(folder / "writer" / str(VERSIONS))]
