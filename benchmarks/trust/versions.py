@@ -18,8 +18,9 @@ VERSIONS, KILLS, SEED = 10, 20, 1
 REPLAY = Path(__file__).resolve().parent.parent.parent / "tests/replay.py"
 NOTE = (
     "versions: no binary of TensorFlow Serving was at hand. What stood for it: a reader that lists the folder a\n"
-    "thousand times a second and reads every numeric folder as soon as it is there; and a process that cannot import charlm, reads the\n"
-    "requests by the definitions of tensorflow-serving-api, and runs each in a session by the names of its signature."
+    "thousand times a second and reads every numeric folder as soon as it is there; and a process that cannot import\n"
+    "charlm, reads the requests by the definitions of tensorflow-serving-api, and runs each in a session by the names\n"
+    "of its signature."
 )
 
 
