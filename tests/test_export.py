@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -181,6 +182,17 @@ def test_a_savedmodel_holds_plain_operations_alone(saved):
     assert not [op for op in operations if "udnn" in op or "Xla" in op]
     assert not [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
     assert (path / "assets/tokenizer.json").read_bytes() == TOKENIZER["char"].content()
+
+
+def test_every_signature_of_a_savedmodel_has_requests_of_one_row_that_warm_it(saved):
+    command = [sys.executable, "-I", Path(__file__).with_name("replay.py"), "numbers", saved()[1]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    (signatures,) = {tuple(answer["signatures"]) for answer in answers}
+    plain = set(signatures) - {"initial_state", "__saved_model_init_op"}  # a server that batches refuses the former's
+    assert {answer["signature"] for answer in answers} == plain
+    assert {rows for answer in answers for rows in answer["rows"]} == {1}
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "keras"])

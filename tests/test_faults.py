@@ -157,8 +157,9 @@ def test_a_corpus_is_not_there_or_whole(place, monkeypatch):
     assert_old_or_new(faults(place, act, found), None, "some text\n" * 2_000)
 
 
-@pytest.mark.parametrize("suffix", [None, ".one"], ids=["folder", "file"])
-def test_an_export_is_the_old_one_or_the_new_one(place, monkeypatch, suffix):
+def exporter(monkeypatch, suffix):
+    """What exports a text as a folder of two files or as a file."""
+
     def write(model, path):
         if suffix is None:
             path.mkdir()
@@ -166,25 +167,50 @@ def test_an_export_is_the_old_one_or_the_new_one(place, monkeypatch, suffix):
             file.write_text(model.config)
 
     one = SimpleNamespace(WEIGHTS="float32", write=write, PLAYS=(), usage=lambda *_: "")
-    monkeypatch.setitem(charlm.export.FORMATS, "one", Format("one", suffix))
+    monkeypatch.setitem(charlm.export.FORMATS, "savedmodel", Format("one", suffix))
     monkeypatch.setattr(charlm.export, "format_of", lambda name: one)
     monkeypatch.setattr(charlm.export, "check_model", lambda config, name: None)
     for name in ("script_of", "Reference"):
         monkeypatch.setattr(charlm.export.parity, name, lambda *_: None)
     monkeypatch.setattr(charlm.export.card, "card", lambda model, *_: f"{EXPORT_TITLE} {model.config}")
 
-    def exported(folder, config):
-        charlm.export.export(SimpleNamespace(config=config), folder / f"out{suffix or ''}", "one", force=True)
+    def exported(path, text, **how):
+        charlm.export.export(SimpleNamespace(config=text), path, "savedmodel", **how)
+
+    return exported
+
+
+def read(path, suffix=None):
+    """The text of an export, if all of it is there and has the same."""
+    files = [path] if suffix else [path / "network", path / "weights"]
+    (text,) = {file.read_text() for file in files}
+    assert charlm.export.readme(path, "savedmodel").read_text() in (f"{EXPORT_TITLE} old", f"{EXPORT_TITLE} new")
+    return text
+
+
+@pytest.mark.parametrize("suffix", [None, ".one"], ids=["folder", "file"])
+def test_an_export_is_the_old_one_or_the_new_one(place, monkeypatch, suffix):
+    exported, name = exporter(monkeypatch, suffix), f"out{suffix or ''}"
 
     def found(after):
-        files = [after / "out.one"] if suffix else [after / "out" / name for name in ("network", "weights")]
-        charlm.export.put_back(files[0] if suffix else after / "out")  # the next export
-        (text,) = {file.read_text() for file in files}
-        assert charlm.export.readme(after / f"out{suffix or ''}", "one").read_text() in (
-            f"{EXPORT_TITLE} old",
-            f"{EXPORT_TITLE} new",
-        )
-        return text
+        charlm.export.put_back(after / name)  # the next export
+        return read(after / name, suffix)
 
-    exported(place, "old")
-    assert_old_or_new(faults(place, lambda folder: exported(folder, "new"), found), "old", "new")
+    exported(place / name, "old")
+    after = faults(place, lambda folder: exported(folder / name, "new", force=True), found)
+    assert_old_or_new(after, "old", "new")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "next"])
+def test_a_version_is_not_there_or_whole(place, monkeypatch, first):
+    exported = exporter(monkeypatch, None)
+
+    def found(after):
+        numbers = sorted(path.name for path in after.glob("writer/*") if not path.name.startswith("."))
+        return {number: read(after / "writer" / number) for number in numbers}
+
+    before = {} if first else {"7": "old"}
+    if not first:
+        exported(place / "writer", "old", version=7)
+    after = faults(place, lambda folder: exported(folder / "writer", "new", version=8), found)
+    assert_old_or_new(after, before, {**before, "8": "new"})

@@ -21,6 +21,7 @@ from charlm.export import FORMATS, check_destination, check_engine, check_model,
     type=Choice(list(FORMATS)),
     help="What to write [by DEST's ending: .keras, .tflite, .html; else savedmodel].",
 )
+@click.option("--version", metavar="N", type=int, help="Write to DEST/N, for TensorFlow Serving to load beside others.")
 @click.option("--force", is_flag=True, help="Replace an export that is there.")
 @click.option("--unchecked", is_flag=True, help="Write it also where the engine that would check it is not installed.")
 @json_option
@@ -30,6 +31,7 @@ def command(
     models: Path,
     checkpoint: str,
     name: str | None,
+    version: int | None,
     force: bool,
     unchecked: bool,
     as_json: bool,
@@ -52,7 +54,7 @@ def command(
     from charlm.shelf import find_run
 
     name = name or format_for(destination)
-    check_destination(destination.resolve(), name, force)
+    check_destination(destination.resolve(), name, force, version)
     if not unchecked:
         check_engine(name)
     found = find_run(model, models).pick(checkpoint)
@@ -65,7 +67,9 @@ def command(
 
     loaded = LanguageModel(found)
     say(f"{loaded.checkpoint.path} as {name}: writing it, and comparing what was written with the model ...")
-    checks = export(loaded, destination, name, force, unchecked)
+    checks = export(loaded, destination, name, force, unchecked, version)
+    if version is not None:
+        destination /= str(version)
     if as_json:
         shown = list(map(dataclasses.asdict, checks))
         print_json({"path": str(destination), "format": name, "checks": shown})

@@ -17,7 +17,8 @@ import importlib.util
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -55,6 +56,7 @@ class Format(NamedTuple):
 
 
 STOCK_CELLS, TOKENIZERS = ("lstm", "gru", "rnn"), ("char", "byte", "sentencepiece")
+LAST_VERSION = 2**63 - 1  # that TensorFlow Serving can count to
 FORMATS = {
     "savedmodel": Format("charlm.export.savedmodel", None, tokenizers=TOKENIZERS),
     "keras": Format("charlm.export.keras_file", ".keras", cells=STOCK_CELLS),
@@ -123,12 +125,16 @@ def readme(destination: Path, name: str) -> Path:
     return destination.with_name(destination.name + ".md") if is_file else destination / "README.md"
 
 
-def check_destination(destination: Path, name: str, force: bool) -> None:
-    """Checks that an export may be written there.
+def check_destination(destination: Path, name: str, force: bool, version: int | None = None) -> None:
+    """Checks that an export may be written there, or a version of it in there.
 
     Raises:
-        UsageError: it exists, and is not to be replaced or no export; it has no parent; its name ends otherwise.
+        UsageError: it exists, and is not to be replaced or no export; it has no parent; its name ends otherwise; it
+            cannot have the version.
     """
+    if version is not None:
+        _check_version(destination, name, version, force)
+        return
     suffix, beside = FORMATS[name].suffix, readme(destination, name)
     if suffix and destination.suffix != suffix:
         raise UsageError(f"{destination}: {named('format')} {name} writes a file whose name ends with {suffix}")
@@ -145,6 +151,25 @@ def check_destination(destination: Path, name: str, force: bool) -> None:
         raise UsageError(f"{beside}: exists, and is where the README of the export would be")
 
 
+def _check_version(place: Path, name: str, version: int, force: bool) -> None:
+    typed = named("version", version)
+    if name != "savedmodel":
+        raise UsageError(f"{typed}: {name} has no versions; savedmodel has")
+    if not 1 <= version <= LAST_VERSION:
+        raise UsageError(f"{typed}: a version is a number from 1 to {LAST_VERSION}")
+    if force:
+        raise UsageError(f"{named('force', True)}: no version is replaced, for servers may have it loaded")
+    if not place.parent.is_dir():
+        raise UsageError(f"{place.parent}: no such directory")
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{place}: {typed} goes into a directory, and this is none")
+    if _is_readme(readme(place, name)):
+        raise UsageError(f"{place}: is an export itself; {typed} wants a directory of its own")
+    taken = {int(path.name) for path in place.glob("*") if path.name.isdecimal()}
+    if version in taken:
+        raise UsageError(f"{place}: has a version {version}, and none is replaced; its latest is {max(taken)}")
+
+
 def _check_replaced(destination: Path, draft: Path) -> None:
     """Raises UsageError if a directory holds what its replacement does not."""
     there, new = ({path.name for path in folder.glob("*")} for folder in (destination, draft))
@@ -152,13 +177,45 @@ def _check_replaced(destination: Path, draft: Path) -> None:
         raise UsageError(f"{destination}: is not replaced, for it also holds {', '.join(sorted(more))}")
 
 
-def _put(draft: Path, destination: Path, name: str, text: str) -> None:
+@contextmanager
+def _directory(place: Path) -> Iterator[None]:
+    """A directory: one that was not there is made, and removed again if nothing was put into it."""
+    made = not place.exists()
+    place.mkdir(exist_ok=True)
+    try:
+        if made:
+            sync(place.parent)
+        yield
+    finally:
+        if made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+@contextmanager
+def _draft(destination: Path) -> Iterator[Path]:
+    """A path beside a destination, under a name that is no version's; what is left of it is removed."""
+    draft = destination.with_name(f".{secrets.token_hex(4)}-{destination.name}")
+    try:
+        yield draft
+    finally:
+        put_back(destination)
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        draft.unlink(missing_ok=True)
+
+
+def _put(draft: Path, destination: Path, name: str, text: str, force: bool) -> None:
     """Puts what was written, and its README, in its place, synced to disk."""
     if draft.is_dir():
         readme(draft, name).write_text(text, "utf-8")
         _check_replaced(destination, draft)
         sync_tree(draft)
-        replace_folder(draft, destination)
+        if force:
+            replace_folder(draft, destination)
+        else:
+            draft.rename(destination)  # fails if another process has put one there
+            sync(destination.parent)
         return
     with replacing(readme(destination, name)) as beside:
         beside.write_text(text, "utf-8")
@@ -177,6 +234,7 @@ def export(
     format: str | None = None,
     force: bool = False,
     unchecked: bool = False,
+    version: int | None = None,
 ) -> list[Parity]:
     """Writes a model in a format, with a README beside or in it, and checks it in every engine that there is.
 
@@ -186,44 +244,45 @@ def export(
         format: its name in `FORMATS`; None for that of the destination's ending, a SavedModel if it has none.
         force: replace an export that is there.
         unchecked: write it also where its engine is not installed.
+        version: write the SavedModel into the destination under this number, where TensorFlow Serving finds it; it
+            appears there whole, beside earlier versions.
 
     Raises:
         UsageError: see `check_destination`, `check_engine` and `check_model`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
-    import tensorflow as tf
-
-    from charlm.export import card, parity
-
-    destination = Path(destination).resolve()
-    name = format or format_for(destination)
+    place = Path(destination).resolve()
+    name = format or format_for(place)
     if name not in FORMATS:
         raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
-    put_back(destination)
-    check_destination(destination, name, force)
+    put_back(place)
+    check_destination(place, name, force, version)
     check_model(language_model.config, name)
     check_threads()
     if not unchecked:
         check_engine(name)
+    path, title = (place, place.name) if version is None else (place / str(version), f"{place.name}/{version}")
+    return _exported(language_model, path, name, title, force)
+
+
+def _exported(language_model: LanguageModel, destination: Path, name: str, title: str, force: bool) -> list[Parity]:
+    import tensorflow as tf
+
+    from charlm.export import card, parity
+
     written = format_of(name)
-    draft = destination.with_name(f".{secrets.token_hex(4)}-{destination.name}")
     try:
-        written.write(language_model, draft)
-        script = parity.script_of(language_model)
-        reference = parity.Reference(language_model, written.WEIGHTS)
-        found = [parity.compared(reference, play, draft, script) for play in written.PLAYS]
-        for check in found:
-            if not check.holds:
-                raise ParityError(f"{destination}: not written, for it would not compute what the model does: {check}")
-        usage = written.usage(language_model, draft, destination.name)
-        text = card.card(language_model, destination.name, name, usage, found)
-        _put(draft, destination, name, text)
+        with _directory(destination.parent), _draft(destination) as draft:
+            written.write(language_model, draft)
+            script = parity.script_of(language_model)
+            reference = parity.Reference(language_model, written.WEIGHTS)
+            found = [parity.compared(reference, play, draft, script) for play in written.PLAYS]
+            if failed := [check for check in found if not check.holds]:
+                other = f"it would not compute what the model does: {failed[0]}"
+                raise ParityError(f"{destination}: not written, for {other}")
+            usage = written.usage(language_model, draft, title)
+            _put(draft, destination, name, card.card(language_model, title, name, usage, found), force)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
-    finally:
-        put_back(destination)
-        if draft.is_dir():
-            shutil.rmtree(draft)
-        draft.unlink(missing_ok=True)
     return found

@@ -20,7 +20,7 @@ from charlm.cell import Tensor
 from charlm.config import KNOBS
 from charlm.decoder import Decoder, decoder_of
 from charlm.decoding import Decoded, DecodeState, decode, prefill
-from charlm.export import probe
+from charlm.export import probe, warmup
 from charlm.export.codec import codec_of
 from charlm.export.parity import Played, Script, Texts
 from charlm.generation import prompt_ids
@@ -40,6 +40,7 @@ SAMPLING = {
     "seed": (tf.int32, "the same seed draws the same"),
 }
 LONGEST = 1_000_000  # symbols of a text
+PROMPT = "The "  # of the examples
 
 
 class Network(tf.Module):
@@ -188,6 +189,26 @@ def write(language_model: LanguageModel, path: Path) -> None:
     with tempfile.TemporaryDirectory() as assets, portable(), tf.device("/cpu:0"):
         served = Served(language_model, Path(assets))
         tf.saved_model.save(served, str(path), served.functions())
+    warmup.write(path, _typical(served, language_model))
+
+
+def _typical(served: Served, language_model: LanguageModel) -> list[warmup.Request]:
+    """Requests to every signature but `initial_state`, which has nothing to warm.
+
+    Each is of one row: a server that batches refuses a request of no dimension, as that to `initial_state` is, or of
+    more rows than it allows, and a request that fails keeps it from loading the model.
+    """
+    plain, ids = _example(), np.array([prompt_ids(language_model.tokenizer, PROMPT)], np.int32)
+    sampled = plain | {
+        name: np.array([sum(knob.slider) / 2], plain[name].dtype) for name, knob in KNOBS.items() if knob.slider
+    }
+    state = np.zeros((1, *served.state_shape), np.float32)
+    return [
+        *(warmup.Request(name, inputs) for name in ("serving_default", "generate") for inputs in (plain, sampled)),
+        warmup.Request("score", {"text": plain["prompt"]}),
+        warmup.Request("prefill", {"ids": ids, "state": state}),
+        warmup.Request("step", {"ids": ids[:, -1], "state": state}),
+    ]
 
 
 def play(path: Path, script: Script) -> Played:
@@ -229,9 +250,8 @@ def usage(language_model: LanguageModel, path: Path, title: str) -> str:
         f"| `{name}` | {_listed(does.structured_input_signature[1])} | {_listed(does.structured_outputs)} |"
         for name, does in sorted(loaded.signatures.items())
     ]
-    inputs = _example()
+    inputs, model = _example(), title.partition("/")[0]
     found = loaded.signatures["generate"](**{name: tf.constant(value) for name, value in inputs.items()})
-    text = found["text"][0].numpy().decode()
     example = ", ".join(f"{name}=tf.constant({value.tolist()!r})" for name, value in inputs.items())
     request = json.dumps({"instances": [{name: value[0].item() for name, value in inputs.items()}]})
     settings = "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in SAMPLING.items())
@@ -259,13 +279,14 @@ print(found["text"][0].numpy().decode())
 ```
 
 ```
-{text}
+{found["text"][0].numpy().decode()}
 ```
 
-TensorFlow Serving answers the same over HTTP:
+TensorFlow Serving serves the highest version in a folder, and `charlm export {model} --version N` writes one there. As
+it loads a version it runs the requests in `{warmup.FILE}`. It answers the same over HTTP:
 
 ```
-curl -d '{request}' http://localhost:8501/v1/models/{title}:predict
+curl -d '{request}' http://localhost:8501/v1/models/{model}:predict
 ```
 """
 
@@ -274,7 +295,7 @@ def _example() -> dict[str, Any]:
     """The inputs of `generate` for one prompt."""
     shown = {"length": 80, **{name: knob.neutral for name, knob in KNOBS.items()}, "temperature": 0.75, "seed": 1}
     settings = {name: np.array([shown[name]], dtype.as_numpy_dtype) for name, (dtype, _) in SAMPLING.items()}
-    return {"prompt": np.array(["The "]), **settings}
+    return {"prompt": np.array([PROMPT]), **settings}
 
 
 def _listed(specs: dict[str, Any]) -> str:
