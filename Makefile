@@ -16,7 +16,7 @@ define installed
 	@touch $@
 endef
 
-.PHONY: demo test resume-proof proofs parity load clients bench forecasts gpu pairs trust picture small-model clean
+.PHONY: demo test resume-proof proofs parity load clients bench forecasts gpu pairs scale trust picture small-model clean
 
 demo: $(VENV)/.installed $(CORPUS)  ## environment, corpus, a short training, a generated text
 	@echo "Training for two minutes on $(CORPUS); then the model writes."
@@ -55,6 +55,9 @@ forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1
 
 pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition2 addition3 dates words']
 	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
+
+scale: $(VENV)/.installed  ## docs/scale.md: what an update costs on one machine and on many
+	$(VENV)/bin/python benchmarks/scale.py
 
 trust: $(VENV)/.installed-trust  ## docs/trust.md: what charlm survives; make trust [PARTS='kills disk']
 	$(VENV)/bin/python benchmarks/trust $(PARTS)
