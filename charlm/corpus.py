@@ -1,21 +1,35 @@
 """Text in: from files, folders, globs, compressed files and standard input, always in pieces, never as a whole."""
 
+import bisect
 import hashlib
 import itertools
 import math
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from charlm.errors import CharlmError, DataError, UsageError, named
-from charlm.reading import Progress, Reading, file_pieces, open_file, text_bytes
+from charlm.reading import DECOMPRESSORS, START, Mark, Progress, Reading, file_pieces, open_file, text_bytes
+from charlm.records import Ids
 from charlm.sources import STDIN, Sources, raw_bytes, resolve
 
 Announce = Callable[[int], Progress]
+PART_CHARS = 1 << 18  # the least that is worth a part of its own
+
+
+class _Piece(NamedTuple):
+    """What the first reading found of a piece."""
+
+    file: int
+    mark: Mark  # its beginning in the file
+    start: int  # its first character in the text
+    line: int  # the character after its last line end; 0 if it has none
+    check: int  # CRC-32 of its UTF-8 bytes
 
 
 class Corpus:
@@ -37,7 +51,7 @@ class Corpus:
     def __init__(self, paths: Sequence[str], sources: Sources, reading: Reading, announce: Announce) -> None:
         self.paths, self.sources, self.files, self.reading = tuple(paths), sources, sources.files, reading
         self.chars, self.bytes = 0, 0
-        self._digests: list[bytes] = []  # after each piece
+        self._pieces: list[_Piece] = []
         self.file_starts: list[int] = []
         with ExitStack() as closing:
             self._sources = tuple(
@@ -46,14 +60,15 @@ class Corpus:
             self.raw_bytes = raw_bytes(self._sources)
             digest = hashlib.sha256()
             progress = announce(self.raw_bytes)
-            for path, name in zip(self._sources, self.files, strict=True):
+            for file, (path, name) in enumerate(zip(self._sources, self.files, strict=True)):
                 self.file_starts.append(self.chars)
-                for piece in file_pieces(path, name, reading, progress):
+                for mark, piece in file_pieces(path, name, reading, progress=progress):
                     encoded = text_bytes(piece)
                     digest.update(encoded)
+                    line = self.chars + piece.rfind("\n") + 1 if "\n" in piece else 0
+                    self._pieces.append(_Piece(file, mark, self.chars, line, zlib.crc32(encoded)))
                     self.chars += len(piece)
                     self.bytes += len(encoded)
-                    self._digests.append(digest.digest())
             self.sha256 = digest.hexdigest()
             if self.chars == 0:
                 raise DataError(f"{' '.join(paths)}: no text in there; name files that are not empty")
@@ -69,10 +84,13 @@ class Corpus:
         Raises:
             DataError: it is no longer the text that was measured.
         """
-        at, digest = 0, hashlib.sha256()
-        for known, piece in itertools.zip_longest(self._digests, self._pieces(), fillvalue=""):
-            digest.update(text_bytes(piece))
-            if digest.digest() != known:
+        first = bisect.bisect_right(self._pieces, start, key=lambda piece: piece.start) - 1
+        if self._compressed(file := self._pieces[first].file):
+            first = bisect.bisect_left(self._pieces, file, key=lambda piece: piece.file)
+        at = self._pieces[first].start
+        known = (self._pieces[n].check for n in range(first, len(self._pieces)))
+        for check, piece in itertools.zip_longest(known, self._read(self._pieces[first])):
+            if piece is None or zlib.crc32(text_bytes(piece)) != check:
                 raise DataError(f"{' '.join(self.paths)}: changed while it was read; try again when it no longer does")
             part = piece[max(start - at, 0) : None if stop is None else max(stop - at, 0)]
             if part:
@@ -80,6 +98,48 @@ class Corpus:
             at += len(piece)
             if stop is not None and at >= stop:
                 return
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading a part does not read all that is before it."""
+        return not any(map(self._compressed, range(len(self.files))))
+
+    def cuts(self, start: int, stop: int, documents: Ids, line_chars: int | None) -> list[int]:
+        """Where the characters [start, stop) can be cut, so that a tokenizer gives the ids of the whole.
+
+        Args:
+            start, stop: themselves where it can be cut.
+            documents: the characters at which documents begin, sorted.
+            line_chars: of the tokenizer.
+
+        Returns:
+            Characters from `start` to `stop`, at least `PART_CHARS` from one another but for the last.
+        """
+        cuts, line = [start], start
+        ends = [*(piece.start for piece in self._pieces[1:]), self.chars]
+        for piece, end in zip(self._pieces, ends, strict=True):
+            if end >= stop:
+                break
+            cut = end
+            if line_chars is not None:
+                begun = bisect.bisect_right(documents, end)
+                line = max(line, piece.line, int(documents[begun - 1]) if begun else 0)
+                cut = line + (end - line) // line_chars * line_chars
+            if cut - cuts[-1] >= PART_CHARS:
+                cuts.append(cut)
+        return [*cuts, stop]
+
+    def parts(self, cuts: Sequence[int]) -> Iterator[str]:
+        """The text between each of these characters, sorted, and the next."""
+        held, at, following = "", cuts[0], 1
+        for piece in self.pieces(cuts[0], cuts[-1]):
+            held += piece
+            while following < len(cuts) and (size := cuts[following] - at) <= len(held):
+                yield held[:size]
+                held, at, following = held[size:], cuts[following], following + 1
+
+    def _compressed(self, file: int) -> bool:
+        return self.files[file].suffix in DECOMPRESSORS
 
     def close(self) -> None:
         """Drops the copy of standard input, if there is one."""
@@ -91,9 +151,15 @@ class Corpus:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pieces(self) -> Iterator[str]:
-        for path, name in zip(self._sources, self.files, strict=True):
-            yield from file_pieces(path, name, self.reading, None)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process reads the text with; the files stay with this one."""
+        return {**self.__dict__, "_closing": ExitStack()}
+
+    def _read(self, first: _Piece) -> Iterator[str]:
+        for file in range(first.file, len(self.files)):
+            begin = first.mark if file == first.file else START
+            for _, piece in file_pieces(self._sources[file], self.files[file], self.reading, begin):
+                yield piece
 
 
 def _spool(name: Path, closing: ExitStack) -> Path:

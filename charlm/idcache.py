@@ -12,22 +12,22 @@ import os
 import stat
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from charlm.corpus import Corpus
-from charlm.errors import CharlmError
-from charlm.files import replacing
-from charlm.records import NO_STARTS, Records, encoded
+from charlm.drafts import Draft, drafting
+from charlm.encoding import encoded
+from charlm.errors import CharlmError, Interrupted
+from charlm.records import NO_STARTS, Records
 from charlm.tokenizer import Ids, Tokenizer
 
 Progress = Callable[[int], None]
-DRAFT_SECONDS = 86_400.0  # since it was last written to, a draft is nobody's
+SAVE_CHARS = 1 << 26  # an encoding that is stopped loses no more than so many characters
 
 _log = logging.getLogger("charlm")
 
@@ -88,78 +88,74 @@ def cached_records(
         tokenizer: what encodes them.
         starts: the characters of the text at which documents begin, sorted.
         cache: a folder; by default `cache_folder()`.
-        progress: called with the number of characters encoded since the last call; not at all if the ids were there.
+        progress: called with the number of characters encoded since the last call, first with those that an earlier
+            start encoded; not at all if all ids were there.
 
     Raises:
         CharlmError: the cache cannot be written.
+        Interrupted: by Ctrl-C, after something was kept for another start.
     """
     if bounds[0] == bounds[1]:
         return Records(np.zeros(0, tokenizer.dtype), NO_STARTS)
-    starts = starts[(starts > bounds[0]) & (starts < bounds[1])] - bounds[0]
+    documents = starts[(starts > bounds[0]) & (starts < bounds[1])]
     key = f"1 {corpus.sha256} {tokenizer.fingerprint} {bounds[0]} {bounds[1]}"
-    if len(starts):
-        key += f" {hashlib.sha256(starts.tobytes()).hexdigest()}"
+    if len(documents):
+        key += f" {hashlib.sha256((documents - bounds[0]).tobytes()).hexdigest()}"
     path = (cache or cache_folder()) / "ids" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
-    at = path.with_suffix(".starts.npy")
-    ids, places = _mapped(path, tokenizer.dtype), _mapped(at, starts.dtype) if len(starts) else NO_STARTS
-    if ids is not None and places is not None:
-        return Records(ids, places)
-    pieces, found = _counted(corpus.pieces(*bounds), progress), list[int]()
-    blocks = _noted(encoded(pieces, starts.tolist(), tokenizer.encode_pieces), found)
+    places = {path: tokenizer.dtype} | ({path.with_suffix(".starts.npy"): documents.dtype} if len(documents) else {})
+    if (known := _mapped(places)) is not None:
+        return known
     try:
-        _write(path, blocks, tokenizer.dtype)
-        places = np.unique(np.array(found, starts.dtype))
-        if len(starts):
-            _write(at, iter([places]), starts.dtype)
-        return Records(np.load(path, mmap_mode="r"), places)
+        with drafting(places) as draft:
+            _encode(draft, corpus, bounds, documents, tokenizer, progress)
+        made = _mapped(places)
     except OSError as error:
         place = f"{path.parent}: the cache of ids cannot be written ({error.strerror})"
         raise CharlmError(f"{place}; make room or set CHARLM_CACHE to another folder") from None
+    assert made is not None
+    return made
 
 
-def _noted(blocks: Iterator[tuple[bool, Ids]], starts: list[int]) -> Iterator[Ids]:
-    """The blocks; where documents begin after the first, in symbols, is appended to `starts`."""
-    count = 0
-    for begins, ids in blocks:
-        if begins and count:
-            starts.append(count)
-        count += len(ids)
-        yield ids
-
-
-def _mapped(path: Path, dtype: npt.DTypeLike) -> Ids | None:
-    """The values in a file, None if it is not there or not whole."""
+def _encode(
+    draft: Draft,
+    corpus: Corpus,
+    bounds: tuple[int, int],
+    documents: Ids,
+    tokenizer: Tokenizer,
+    progress: Progress | None,
+) -> None:
+    """Adds to a draft what of the ids is not in it; what is made of characters [start, stop) is saved now and then."""
+    (start, stop), (ids, *starts), done = bounds, draft.arrays, draft.done
+    if progress and done:
+        progress(done)
     try:
-        ids = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    whole = isinstance(ids, np.memmap) and ids.dtype == dtype and ids.ndim == 1
-    return ids if whole and path.stat().st_size == ids.offset + ids.nbytes else None
+        with closing(encoded(corpus, start + done, stop, documents, tokenizer)) as parts:
+            for part in parts:
+                for array in starts:
+                    array.append(part.documents + ids.count)
+                ids.append(part.ids)
+                done += part.chars
+                if done - draft.done >= SAVE_CHARS:
+                    draft.save(done)
+                if progress:
+                    progress(part.chars)
+    except KeyboardInterrupt:
+        if not draft.done:
+            raise
+        kept = f"{draft.done:,} of {stop - start:,} characters are encoded and kept"
+        raise Interrupted(f"{kept}; the same command goes on from there") from None
 
 
-def _write(path: Path, blocks: Iterator[Ids], dtype: npt.DTypeLike) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for draft in path.parent.glob(".*"):  # of processes that were killed while they wrote
-        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
-            draft.unlink(missing_ok=True)
-    with replacing(path) as beside, beside.open("wb") as file:
-        count = 0
-        _write_header(file, count, dtype)
-        for block in blocks:
-            file.write(block.data)
-            count += len(block)
-        file.seek(0)
-        _write_header(file, count, dtype)
-
-
-def _write_header(file: IO[bytes], count: int, dtype: npt.DTypeLike) -> None:
-    # NumPy pads this header so that its size does not depend on the length, which is known only in the end.
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-def _counted(pieces: Iterator[str], progress: Progress | None) -> Iterator[str]:
-    for piece in pieces:
-        yield piece
-        if progress:
-            progress(len(piece))
+def _mapped(places: Mapping[Path, npt.DTypeLike]) -> Records | None:
+    """The ids and the documents' starts in files, None if they are not there or not whole."""
+    arrays = []
+    for path, dtype in places.items():
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = isinstance(array, np.memmap) and array.dtype == dtype and array.ndim == 1
+        if not whole or path.stat().st_size != array.offset + array.nbytes:
+            return None
+        arrays.append(array)
+    return Records(*(arrays if len(arrays) > 1 else [*arrays, NO_STARTS]))

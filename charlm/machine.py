@@ -39,7 +39,7 @@ class Machine:
     @functools.cache
     def here() -> Machine:
         """This machine, asked once. TensorFlow is imported, and has the last word, where a driver finds a GPU."""
-        return Machine(_cores(), _driver_finds_gpu() and _tensorflow_sees_gpu(), _processor_has_bfloat16())
+        return Machine(cores(), _driver_finds_gpu() and _tensorflow_sees_gpu(), _processor_has_bfloat16())
 
     @property
     def slow(self) -> bool:
@@ -86,7 +86,7 @@ def check_bfloat16(setting: str) -> None:
         raise UsageError(f"{named(setting)} bfloat16: {limit} keeps oneDNN from it; unset it, or take float32")
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process is bound to, or as many as its control groups leave it the time of, if they are fewer."""
     return math.ceil(min(_bound_cores(), quota()))
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import zstandard
 
@@ -184,13 +184,41 @@ def _undecodable(error: UnicodeError, name: Path, end: int, reading: Reading) ->
     return DataError(f"{name}: not {encoding} at byte {offset}{where} ({error.reason}); {ways_out}")
 
 
-def file_pieces(path: Path, name: Path, reading: Reading, progress: Progress | None) -> Iterator[str]:
-    """The text of one file, whose bytes are at `path` and which the user knows as `name`."""
+class Mark(NamedTuple):
+    """A place in a file from which it can be decoded: the bytes before it, and what they leave to a decoder."""
+
+    offset: int = 0  # in bytes, decompressed
+    decoder: Any = None
+    newlines: Any = None
+    begun: bool = False  # a byte order mark would be text
+
+
+START = Mark()
+
+
+def file_pieces(
+    path: Path, name: Path, reading: Reading, begin: Mark = START, progress: Progress | None = None
+) -> Iterator[tuple[Mark, str]]:
+    """The text of one file in pieces, each with the place where it begins.
+
+    Args:
+        path: where its bytes are.
+        name: as the user knows it.
+        reading: how it is decoded.
+        begin: where to begin; a compressed file can be read from its start alone.
+        progress: called with the bytes read since the last call.
+    """
     decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=True) if reading.newlines == "normalise" else None
-    end, consumed, begun = 0, 0, reading.takes_any_bytes
+    end, begun = begin.offset, begin.begun or reading.takes_any_bytes
+    if begin != START:
+        decoder.setstate(begin.decoder)
+        if newlines:
+            newlines.setstate(begin.newlines)
     with open_file(path) as raw:
+        consumed = raw.seek(end)
         for block in itertools.chain(_blocks(raw, name, PIECE_BYTES), [b""]):
+            mark = Mark(end, decoder.getstate(), newlines and newlines.getstate(), begun) if end else START
             try:
                 if end == 0 and not reading.takes_any_bytes:
                     _refuse_binary(block[:HEAD_BYTES], name, reading)
@@ -203,7 +231,7 @@ def file_pieces(path: Path, name: Path, reading: Reading, progress: Progress | N
             if newlines:
                 text = newlines.decode(text, not block)
             if text:
-                yield text
+                yield mark, text
             if progress:
                 progress(raw.tell() - consumed)
                 consumed = raw.tell()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,39 +58,3 @@ def _with_last(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
         after = next(following, None)
         yield piece, after is None
         piece = after
-
-
-def encoded(
-    pieces: Iterable[str], starts: Sequence[int], encode_pieces: Callable[[Iterator[str]], Iterator[Ids]]
-) -> Iterator[tuple[bool, Ids]]:
-    """The ids of a text in blocks, each document encoded by itself.
-
-    Args:
-        pieces: the text.
-        starts: the characters at which documents begin after the first, sorted.
-        encode_pieces: of a tokenizer.
-
-    Yields:
-        whether a document begins with the block, and its ids.
-    """
-    numbered = _numbered(pieces, starts)
-    for _, document in itertools.groupby(numbered, lambda part: part[0]):
-        begins = True
-        for ids in encode_pieces(piece for _, piece in document):
-            yield begins, ids
-            begins = False
-
-
-def _numbered(pieces: Iterable[str], starts: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """The text cut where documents begin: each part with its document's number."""
-    at, number = 0, 0
-    for piece in pieces:
-        begin = 0
-        while number < len(starts) and starts[number] < at + len(piece):
-            end = int(starts[number]) - at
-            if end > begin:
-                yield number, piece[begin:end]
-            begin, number = end, number + 1
-        if begin < len(piece):
-            yield number, piece[begin:]
-        at += len(piece)

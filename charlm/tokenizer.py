@@ -96,9 +96,12 @@ class Tokenizer(Alphabet):
     Attributes:
         about: what its ids are, in a line, for whoever gets an export.
         id_bytes: the bytes behind every id.
+        LINE_CHARS: lines are encoded by themselves, and longer ones in parts of so many characters; None if every
+            character is.
     """
 
     about: ClassVar[str]
+    LINE_CHARS: ClassVar[int | None] = None
     file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, id_bytes: Sequence[bytes], unknown: int | None, blocked: Sequence[int], content: bytes) -> None:
@@ -123,10 +126,6 @@ class Tokenizer(Alphabet):
     @abstractmethod
     def encode(self, text: str) -> Ids:
         """The ids of a text, `dtype` [ids]."""
-
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """The ids of a text given in pieces, in pieces: joined, what `encode` gives for the joined text."""
-        return map(self.encode, pieces)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that ids stand for."""
@@ -155,6 +154,15 @@ class StreamDecoder:
     def flush(self) -> str:
         """The bytes that were held back, as text, at the end of the ids; the decoder can be used again."""
         return self._decoder.decode(b"", final=True)
+
+
+def lines_of(text: str, line_chars: int) -> list[str]:
+    """The lines of a text, with their line ends; longer ones cut every `line_chars` characters."""
+    *whole, last = text.split("\n")
+    lines = [f"{line}\n" for line in whole] + ([last] if last else [])
+    if max(map(len, lines), default=0) <= line_chars:
+        return lines
+    return [line[i : i + line_chars] for line in lines for i in range(0, len(line), line_chars)]
 
 
 def code_points(text: str) -> npt.NDArray[np.uint32]:

@@ -34,7 +34,7 @@ def asked(monkeypatch):
     """Asks a machine anew whose driver finds a GPU, or not, that TensorFlow sees, or not."""
 
     def asked(driver, seen=True, flag="avx2"):
-        monkeypatch.setattr(machine, "_cores", lambda: 2)
+        monkeypatch.setattr(machine, "cores", lambda: 2)
         monkeypatch.setattr(Path, "read_text", lambda *_: f"model name: a\nflags : fpu {flag} sse\n")
         monkeypatch.setattr(machine, "_driver_finds_gpu", lambda: driver)
         monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0"] if seen else [])
@@ -205,7 +205,7 @@ def test_a_control_group_leaves_the_least_that_one_above_it_leaves(tmp_path, gro
 def test_cores_are_those_that_a_process_may_use_the_time_of(monkeypatch, bound, left, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(bound)), raising=False)
     monkeypatch.setattr(machine, "quota", lambda: left)
-    assert machine._cores() == cores
+    assert machine.cores() == cores
 
 
 def test_tensorflow_takes_as_many_threads_as_a_quota_leaves_cores(monkeypatch, on, threads):

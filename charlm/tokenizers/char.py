@@ -67,5 +67,7 @@ def _characters(pieces: Iterable[str]) -> str:
     """The distinct characters of a text, in the order of their code points."""
     seen = np.zeros(0x110000, bool)
     for piece in pieces:
-        seen[code_points(piece)] = True
+        points = code_points(piece)
+        if not seen[points].all():  # reading is twice as fast as writing
+            seen[points] = True
     return "".join(map(chr, np.flatnonzero(seen)))

@@ -12,14 +12,13 @@ import sentencepiece
 
 from charlm.errors import DataError, UsageError, named
 from charlm.reading import text_bytes
-from charlm.tokenizer import UNKNOWN_BYTES, Ids, Pieces, Tokenizer, code_points
+from charlm.tokenizer import UNKNOWN_BYTES, Ids, Pieces, Tokenizer, code_points, lines_of
 
 SENTENCE_CHARS = 2048
 # What sentencepiece cannot take as it is: its mark for a space, and escaped bytes.
 UNSAFE = re.compile("([▁\ud800-\udfff]+)")
 # What must not be in a line it learns from: the same, its mark for the unknown, and what has an id in any case.
 UNLEARNT = re.compile("[▁▅\ud800-\udfff\n\t]+")
-AFTER_NEWLINE = re.compile("(?<=\n)")
 LOSSLESS: dict[str, Any] = {
     "hard_vocab_limit": False,
     "model_type": "unigram",
@@ -128,14 +127,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, `dtype` [ids]."""
-        return np.concatenate([np.zeros(0, self.dtype), *self.encode_pieces([text])])
-
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """The ids of a text given in pieces, in pieces: joined, what `encode` gives for the joined text."""
-        return map(self._encode_lines, _lines(pieces, self.LINE_CHARS))
-
-    def _encode_lines(self, lines: list[str]) -> Ids:
-        if UNSAFE.search("".join(lines)):
+        lines = lines_of(text, self.LINE_CHARS)
+        if UNSAFE.search(text):
             ids = (part for line in lines for part in self._encode_unsafe(line))
         else:
             ids = self._processor.encode(lines, num_threads=1)
@@ -176,25 +169,12 @@ class SentencePieceTokenizer(Tokenizer):
         return cls(content)
 
 
-def _lines(pieces: Iterable[str], longest: int) -> Iterator[list[str]]:
-    """The lines of a text, with their newlines, some at a time; longer ones cut every `longest` characters.
-
-    Where the cuts are does not depend on where the pieces were cut.
-    """
-    rest = ""
-    for piece in pieces:
-        lines = AFTER_NEWLINE.split(rest + piece)
-        *cut, rest = (line[i : i + longest] for line in lines for i in range(0, max(1, len(line)), longest))
-        if cut:
-            yield cut
-    if rest:
-        yield [rest]
-
-
 def _sentences(pieces: Iterable[str], share: float) -> Iterator[str]:
     """The lines that sentencepiece learns from: about this share of all, the same ones every time."""
-    draw = random.Random(0)
-    for lines in _lines(pieces, SENTENCE_CHARS):
+    draw, rest = random.Random(0), ""
+    for piece in chain(pieces, [""]):
+        lines = lines_of(rest + piece, SENTENCE_CHARS)
+        rest = lines.pop() if piece else ""  # it may go on
         yield from (UNLEARNT.sub("", line) for line in lines if draw.random() < share)
 
 
