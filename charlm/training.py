@@ -40,6 +40,7 @@ from charlm.windows import Cursor, Window
 
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
 UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
+LAST_SECONDS = 5.0  # for the score of what an interruption leaves: the system that sent the signal does not wait long
 
 _log = logging.getLogger("charlm")
 
@@ -195,15 +196,14 @@ class Training:
         yield self._finished("done" if at.step == self.at.total else "early")
 
     def _interrupted(self) -> Iterator[Event]:
-        """Saves, and then scores what was saved, so that it is used if it is the best; a run of no updates leaves none.
-
-        It is saved before it is scored, for scoring can take longer than the system waits that sent the signal.
-        """
+        """Saves, and then scores what was saved, so that it is used if it is the best; no updates leave nothing."""
         if self.at.step:
             yield self._save()
-            if self.at.scored < self.at.step and self.validation.scores:
-                yield self._scored(self.validation.score(), scheduled=False)
-                yield self._save()
+            with contextlib.suppress(Abandoned):
+                if self.at.scored < self.at.step and self.validation.scores:
+                    score = self.validation.score(abandon=lambda: self.seconds > self.at.seconds + LAST_SECONDS)
+                    yield self._scored(score, scheduled=False)
+                    yield self._save()
         yield self._finished("interrupted")
 
     def _finished(self, reason: str) -> Finished:
