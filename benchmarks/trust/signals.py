@@ -16,8 +16,8 @@ BOUND = 10.0  # seconds from the signal to the end, or from the end of the compi
 WIDE = "--units 256 --layers 2 --lanes 16 --bptt 64 --steps 100000 --save-every 3 --evaluate-every 4"
 MODEL = Path(__file__).resolve().parent.parent.parent / "models/kjv-small"
 NOTE = (
-    "signals: a training of a million parameters is told to end while it starts, compiles, updates, evaluates or saves,\n"
-    "at moments drawn anew; every run is then resumed for one update. A second signal comes 0.1 to 0.5 s later."
+    "signals: a training of a million parameters is told to end while it starts, compiles, updates, evaluates or\n"
+    "saves, at moments drawn anew; every run is then resumed for one update. A second signal comes 0.1 to 0.5 s later."
 )
 PYTHON = """
 import os, signal, sys, threading
