@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -20,15 +21,14 @@ def stop_requested(again: Callable[[], object] | None = None) -> Iterator[Callab
     reach the main thread alone; in another thread the function always says no.
 
     Args:
-        again: called by a second signal; without it, a second signal does what it did before.
+        again: called by a second signal, at once and in another thread; without it, a second signal does what it did
+            before.
     """
     asked = False
     before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked and again is not None:
-            again()
         asked = True
         if again is None:
             restore()
@@ -42,7 +42,36 @@ def stop_requested(again: Callable[[], object] | None = None) -> Iterator[Callab
         before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
         for number in before:
             signal.signal(number, ask)
+    with contextlib.nullcontext() if again is None or not before else _second(set(before), again):
+        try:
+            yield lambda: asked
+        finally:
+            restore()
+
+
+@contextlib.contextmanager
+def _second(numbers: set[int], call: Callable[[], object]) -> Iterator[None]:
+    """Calls a function at the second of some signals, in another thread: the main one may compile for a long time.
+
+    Python's own handlers wait until it is done.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def hear() -> None:
+        count = 0
+        while number := heard.recv(1):
+            count += number[0] in numbers
+            if count == 2:
+                call()
+
+    hearing = threading.Thread(target=hear, name="charlm-signals", daemon=True)
+    hearing.start()
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     try:
-        yield lambda: asked
+        yield
     finally:
-        restore()
+        signal.set_wakeup_fd(before)
+        told.close()
+        hearing.join()
+        heard.close()

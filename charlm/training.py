@@ -35,7 +35,7 @@ from charlm.score import Score
 from charlm.session import Session
 from charlm.tbptt import Trainer, Update, build_trained, replica_groups, scheduled_rate
 from charlm.time_budget import EVALUATIONS, TimeBudget
-from charlm.validation import SAMPLE_PROMPT, Abandoned, Validation
+from charlm.validation import LAST_SECONDS, SAMPLE_PROMPT, Abandoned, Validation
 from charlm.weights import grown
 from charlm.windows import Cursor, Window
 
@@ -204,15 +204,14 @@ class Training:
         yield self._finished("done" if at.step == self.at.total else "early")
 
     def _interrupted(self) -> Iterator[Event]:
-        """Saves, and then scores what was saved, so that it is used if it is the best; a run of no updates leaves none.
-
-        It is saved before it is scored, for scoring can take longer than the system waits that sent the signal.
-        """
+        """Saves, and then scores what was saved, so that it is used if it is the best; no updates leave nothing."""
         if self.at.step:
             yield self._save()
-            if self.at.scored < self.at.step and self.validation.scores:
-                yield self._scored(self.validation.score(), scheduled=False)
-                yield self._save()
+            with contextlib.suppress(Abandoned):
+                if self.at.scored < self.at.step and self.validation.scores:
+                    score = self.validation.score(abandon=lambda: self.seconds > self.at.seconds + LAST_SECONDS)
+                    yield self._scored(score, scheduled=False)
+                    yield self._save()
         yield self._finished("interrupted")
 
     def _finished(self, reason: str) -> Finished:

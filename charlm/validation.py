@@ -29,6 +29,7 @@ TRIAL_SYMBOLS = 1 << 17  # scored to measure how long that takes
 PIECE_SYMBOLS = 1 << 10  # of a part that stands for the whole
 # A run whose scheduled evaluations are far apart is evaluated in between, so that what an interruption leaves is known.
 UNSCHEDULED_SECONDS, UNSCHEDULED_SHARE = 120.0, 0.04  # from one evaluation to the next; of the time, at most
+LAST_SECONDS = 5.0  # for the score of what an interruption leaves: the system that sent the signal does not wait long
 SAMPLE_PROMPT, SAMPLE_SYMBOLS = "\n", 200
 
 

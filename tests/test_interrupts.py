@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -37,12 +40,30 @@ def test_a_second_interrupt_is_what_it_was_before():
 
 
 def test_a_second_signal_of_any_kind_can_have_its_own_effect():
-    called = []
-    with stop_requested(again=lambda: called.append(1)):
+    called = threading.Event()
+    with stop_requested(again=called.set) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert not called
+        assert stop()
+        assert not called.is_set()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert called
+        assert called.wait(60)
+
+
+def test_a_second_signal_ends_a_process_whose_main_thread_is_busy_outside_of_python():
+    code = """
+import ctypes, os
+from charlm.interrupts import stop_requested
+with stop_requested(again=lambda: os._exit(130)):
+    print("begun", flush=True)
+    while True:
+        ctypes.CDLL(None).poll(None, 0, 60_000)  # as long as a compilation
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        assert process.wait(30) == 130
 
 
 def test_nohup_stays_undisturbed():

@@ -82,6 +82,7 @@ def test_fields_that_ask_for_nothing_are_taken_whoevers_they_are(fields):
         ({"prompt": []}, "prompt", 'prompt is an empty list, which asks for no text; an empty prompt is ""'),
         ({"prompt": 7}, "prompt", "prompt must be a text, or a list of ids with at least one"),
         ({"prompt": ["a", []]}, "prompt", "prompt[1] must be a text, or a list of ids with at least one"),
+        ({"prompt": [float("inf")]}, "prompt", "prompt[0] must be a text, or a list of ids with at least one"),
         ({"prompt": [1.5]}, "prompt", "prompt[0] must be a text, or a list of ids with at least one"),
         ({"prompt": "\ud800"}, "prompt", "prompt: half of a surrogate pair is no text"),
         ({"stop": ["a", "x" * 201]}, "stop", "stop[1] may have at most 200 characters"),
@@ -147,7 +148,7 @@ def test_a_text_is_drawn_as_its_request_says_over_what_its_run_says():
     [
         ("a", ["a"]),
         (["a", "b"], ["a", "b"]),
-        ([1, 2], [[1, 2]]),
+        ([1, 2.0], [[1, 2]]),
         ([[1, 2], [3]], [[1, 2], [3]]),
         (["a", [3]], ["a", [3]]),
     ],

@@ -306,6 +306,15 @@ def test_what_an_interrupted_run_learnt_is_what_is_used(train, run):
     assert run.pick("best").step == 60
 
 
+def test_an_interrupted_run_is_saved_without_a_score_where_that_takes_long(train, run, monkeypatch):
+    monkeypatch.setattr(training, "LAST_SECONDS", 0)
+    far = {"steps": 100_000, "evaluate_every": 50_000}
+    events = train("run", resume=True, stop_at=60, train=far)
+    assert [type(event) for event in events[-2:]] == [Saved, Finished]
+    assert events[-1].reason == "interrupted"
+    assert run.last().step == 60
+
+
 def test_a_run_with_a_far_end_is_scored_by_the_time_that_passes(train, tmp_path, clock, monkeypatch):
     monkeypatch.setattr(validation, "UNSCHEDULED_SECONDS", 0.3)
     monkeypatch.setattr(validation, "UNSCHEDULED_SHARE", 1.0)

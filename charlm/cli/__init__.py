@@ -113,7 +113,9 @@ def main() -> NoReturn:
     """Runs the command line; every failure is one line on standard error and an exit code."""
     open_streams()
     logging.basicConfig(format="charlm: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the second
+            signal.signal(number, signal.default_int_handler)
     debug = "--debug" in sys.argv[1:2] or _is_on(os.environ.get("CHARLM_DEBUG", ""))
     try:
         with spelled(as_typed):

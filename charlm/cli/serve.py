@@ -7,11 +7,16 @@ import ipaddress
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    import uvicorn
 
 from charlm.cli.options import Command, model_options
 from charlm.errors import CharlmError, UsageError, named
@@ -118,6 +123,14 @@ def _set_logs() -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serves until one of the signals comes; nohup ignores SIGHUP."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run([listening])
+
+
 @click.command()
 @model_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
@@ -213,5 +226,4 @@ def command(
     url = f"http://{shown}:{listening.getsockname()[1]}"
     url = f"{public_url}, behind a proxy of {url}" if public_url else url
     say(f"{loaded.checkpoint.path} as {name} at {url} (see /docs); loading")
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run([listening])
+    _run(uvicorn.Server(config), listening)

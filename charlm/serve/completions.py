@@ -30,7 +30,7 @@ _EVENT = {"type": "object", "properties": {"data": _TEXT}, "required": ["data"]}
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(type(i) is int for i in value)
+    return isinstance(value, list) and len(value) > 0 and all(type(i) in (int, float) and i == i // 1 for i in value)
 
 
 def _prompts(value: Any) -> list[Prompt]:
@@ -44,7 +44,7 @@ def _prompts(value: Any) -> list[Prompt]:
             raise fields.wrong(f"{where} must be a text, or a list of ids with at least one")
         if isinstance(prompt, str):
             fields.encodable(prompt)
-    return many
+    return [prompt if isinstance(prompt, str) else list(map(int, prompt)) for prompt in many]
 
 
 Prompts = Annotated[
