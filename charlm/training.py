@@ -64,7 +64,7 @@ class Training:
         self.old_text, self.lock, self.stop = session.old_text, session.lock, stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
-        self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)))
+        self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)), session.weights)
         self.trainer = Trainer(self.model, train, session.groups)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)
         self.at = Progress(groups=session.groups, precision=self.model.precision, threads=threads(), onednn=onednn())
