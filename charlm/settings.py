@@ -130,7 +130,8 @@ def _without_none(kind: Any) -> Any:
 def _typed(value: Any, kind: Any) -> Any:
     """`value` as the annotated type `kind`; TypeError if it is of another.
 
-    An int is a float, and no larger than `LARGEST`; a bool is no int, one text is a tuple of texts, and NumPy's values are Python's.
+    An int is a float, and at most `LARGEST`; a bool is no int, one text is a tuple of texts, and
+    NumPy's values are Python's.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     options = typing.get_args(kind)
