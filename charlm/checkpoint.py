@@ -12,8 +12,9 @@ Whoever loads one verifies all of it. Nothing here is unpickled, and no Keras mo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,48 @@ import safetensors
 
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
-from charlm.files import MANIFEST, is_sealed, read_json, unsealed, verify_manifest
+from charlm.files import MANIFEST, is_sealed, open_regular, read_json, unsealed, verify_manifest
 from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import load_alphabet
 
 Arrays = dict[str, npt.NDArray[Any]]
+SHOWN = 60  # characters of what a record should not hold
+LATEST = 2.0**37  # seconds since 1970, the year 6325
+LARGEST_HEADER = 1 << 24  # bytes that name arrays
 FORMAT = 2  # of runs and checkpoints; larger ones are those of versions to come. From 2 on a record has a digest.
 
 
-def read_record(path: Path) -> dict[str, Any]:
+# What tables of a record hold, where they hold it.
+RECORDED: dict[str, dict[str, type]] = {
+    "record": {"config": dict, "corpus": dict, "from": dict, "versions": dict, "tokenizer": str, "groups": int}
+    | {"preset": str},
+    "corpus": {"paths": list, "files": int, "bytes": int, "chars": int, "sha256": str},
+    "from": {"run": str, "step": int, "weights": str, "checkpoint": str},
+}
+
+
+class Record(dict[str, Any]):
+    """A table of a record; what it does not hold, or of another kind, is a ModelError."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, table: str = "record") -> None:
+        self._where = f"{path}: is damaged, or not charlm's: {table}"
+        for key, kind in RECORDED[table].items():
+            if key in values and not _is_of(values[key], kind):
+                raise ModelError(f"{self._where}: {key} is {json.dumps(values[key])[:SHOWN]}")
+        tables = {key: Record(values[key], path, key) for key in values.keys() & RECORDED.keys()}
+        super().__init__({**values, **tables})
+
+    def __missing__(self, key: str) -> Any:
+        raise ModelError(f"{self._where}: there is no {key}")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(path, str) for path in value)
+    return type(value) is kind and (not isinstance(value, int) or 0 <= value < 2**63)
+
+
+def read_record(path: Path) -> Record:
     """The record in a run's or a checkpoint's `config.json`.
 
     Raises:
@@ -41,7 +75,7 @@ def read_record(path: Path) -> dict[str, Any]:
     record = unsealed(read_json(path))
     if (found := record.get("format", 1)) not in range(1, FORMAT + 1):
         raise ModelError(f"{path}: is of format {found}; this version of charlm reads {FORMAT}: install a newer one")
-    return record
+    return Record(record, path)
 
 
 def verify_record(path: Path) -> None:
@@ -69,13 +103,14 @@ class Checkpoint:
     @property
     def written(self) -> float:
         """When it was written, in seconds since 1970: as its manifest says, for a copy has a date of its own."""
-        try:
-            return float(read_json(self.path / MANIFEST)["written"])
-        except (KeyError, TypeError, ValueError, ModelError):  # an older one, or one that `verify` will refuse
-            return self.path.stat().st_mtime
+        with suppress(KeyError, ModelError):  # an older one, or one that `verify` will refuse
+            said = read_json(self.path / MANIFEST)["written"]
+            if isinstance(said, int | float) and 0 <= said < LATEST:
+                return float(said)
+        return self.path.stat().st_mtime
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The run's record: configuration, versions, corpus."""
         return read_record(self.path / "config.json")
 
@@ -98,8 +133,13 @@ class Checkpoint:
         return read_json(self.path / "progress.json")
 
     def alphabet(self) -> Alphabet:
-        """Its symbols."""
-        return load_alphabet(self.path, self.config().data.alphabet)
+        """Its symbols; raises ModelError if the network has more of them or fewer."""
+        config = self.config()
+        alphabet = load_alphabet(self.path, config.data.alphabet)
+        if alphabet.vocabulary != config.model.vocabulary:
+            problem = f"has {alphabet.vocabulary:,} symbols; config.json says {config.model.vocabulary:,}"
+            raise ModelError(f"{self.path / alphabet.file_name}: {problem}")
+        return alphabet
 
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer; raises UsageError if it is no model of text."""
@@ -144,6 +184,9 @@ class Checkpoint:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        with open_regular(path) as raw:
+            if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
+                raise ModelError(f"{path}: cannot be read: it begins like no file of arrays that charlm writes")
         with safetensors.safe_open(path, "np") as file:
             yield file
     # The last three: types that NumPy does not have, unless a package has added them.

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
 from charlm.divergence import BACK_OFF
+from charlm.errors import visible
 from charlm.events import BackedOff, Evaluated, Event, Finished, Planned, Remembered, Sampled, Started, Stepped
 
 REFRESH_SECONDS = 0.25
@@ -42,7 +43,7 @@ EXPLAINED = (
 def say(message: str) -> None:
     """Writes a line on standard error, above any bar; a closed or full standard error is no reason to stop."""
     with contextlib.suppress(OSError):
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write("\n".join(map(visible, message.split("\n"))), file=sys.stderr)
 
 
 def columns() -> int:
@@ -64,11 +65,7 @@ def shown(text: str, width: int) -> str:
     """
     text = re.sub(r"\n\s*\n", "\n\n", text.replace("\t", " " * BLANKS)).strip("\n")
     lines = [re.sub(f" {{{BLANKS},}}", " " * BLANKS, line.rstrip(" ")) for line in text.split("\n")[:SAMPLE_LINES]]
-    return "\n".join(disp_trim("".join(map(_visible, line[:width])), width) for line in lines)
-
-
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+    return "\n".join(disp_trim(visible(line[:width]), width) for line in lines)
 
 
 def bar_form(width: int, left: str, rights: list[str]) -> str:

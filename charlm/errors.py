@@ -51,6 +51,11 @@ class Interrupted(CharlmError):
     exit_code = 130
 
 
+def visible(text: str) -> str:
+    """A text without what a terminal would obey: control characters, line ends and tabs among them, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def in_python(setting: str, value: object = None) -> str:
     """A setting as a keyword argument."""
     key = setting.rpartition(".")[2]

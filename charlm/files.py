@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from typing import Any
 
 from charlm.errors import ModelError
 
-LARGEST_JSON = 1 << 26
+LARGEST_JSON, MOST_CONTAINERS = 1 << 24, 1 << 17  # else a small file could be parsed into gigabytes
+NAMED = 5  # files, in a message
 MANIFEST = "MANIFEST.json"
 EXPORT_TITLE = "A recurrent language model, exported from charlm"  # begins the README of an export, below its heading
 # What file managers, network and sync folders leave among a person's files, besides hidden names.
@@ -54,14 +56,30 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: the file is missing, too large, or holds no JSON object.
     """
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ModelError(f"{path}: is damaged: larger than any such file that charlm writes")
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with open_regular(path) as file:
+            value = parsed(file.read(LARGEST_JSON + 1))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: is missing, damaged, or not charlm's: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: is damaged: holds no JSON object")
     return value
+
+
+def parsed(content: bytes) -> Any:
+    """The value in JSON that charlm wrote; raises ValueError for any that is larger, or of deeper or more parts."""
+    if len(content) > LARGEST_JSON or content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
+        raise ValueError("larger than any such file that charlm writes")
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("nested deeper than any such file that charlm writes") from None
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens a file for reading; raises OSError for what may never end: a pipe, a device."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Is no regular file", str(path))
+    return path.open("rb")
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -191,8 +209,9 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: is damaged: {MANIFEST} does not match its own digest")
     present = {file.name for file in folder.iterdir() if not left_by_system(file.name)} - {MANIFEST}
     if present != files.keys():
-        differ = ", ".join(sorted(present ^ files.keys()))
-        raise ModelError(f"{folder}: is damaged: missing or added: {differ}")
+        differ = sorted(present ^ files.keys())
+        names = ", ".join(differ[:NAMED]) + (f" and {len(differ) - NAMED:,} more" if len(differ) > NAMED else "")
+        raise ModelError(f"{folder}: is damaged: missing or added: {names}")
     for name, entry in files.items():
         try:
             if entry != _entry(folder / name):
@@ -203,7 +222,7 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 

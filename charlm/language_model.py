@@ -19,7 +19,7 @@ from charlm.forecast.paths import Forecaster
 from charlm.forecast.result import Forecast, forecast_of, series_from
 from charlm.generation import Generator, Sample, stream_text
 from charlm.machine import Machine, check_threads, start_tensorflow
-from charlm.model import CharLM, build_model
+from charlm.model import CharLM, build_model, check_layers
 from charlm.pairs.alphabet import PairAlphabet
 from charlm.pairs.metrics import accuracy
 from charlm.pairs.records import parts_of
@@ -53,8 +53,10 @@ class LanguageModel:
         self.checkpoint, self.config = checkpoint, checkpoint.config()
         self.alphabet = checkpoint.alphabet()
         checkpoint.check_shapes(self.config.model)
+        weights = checkpoint.arrays("weights")
+        check_layers(self.config.model, weights)
         self.model: CharLM = build_model(self.config.model, seed=None)
-        assign(self.model.named_weights(), checkpoint.arrays("weights"), checkpoint.path)
+        assign(self.model.named_weights(), weights, checkpoint.path)
         groups = Machine.here().lane_groups(EVALUATION_LANES, self.config.model.layers)
         self._evaluator = Evaluator(self.model, groups)  # keeps its graph, which takes a second to build
         self._forecaster: Forecaster | None = None  # as this does

@@ -21,6 +21,7 @@ import tensorflow as tf
 from charlm.cell import Cell, GatedCell, State, Tensor, Weights
 from charlm.cells import cell_of
 from charlm.config import ModelConfig
+from charlm.errors import ModelError
 from charlm.machine import Machine
 from charlm.recurrence import Blocks, in_blocks
 from charlm.runtime import kernel
@@ -48,6 +49,21 @@ class Initial:
             return "zeros"
         drawn = INITIALIZERS.get(initial) if isinstance(initial, str) else None
         return drawn(seed=next(self._seeds), **settings) if drawn else initial
+
+
+def check_layers(config: ModelConfig, weights: Mapping[str, Any]) -> None:
+    """Holds the arrays of recurrent layers against a configuration, before any of its size is allocated.
+
+    Raises:
+        ModelError: they are of other layers.
+    """
+    cell, inputs = cell_of(config.cell), [config.features] + [config.units] * (config.layers - 1)
+    for n, width in enumerate(inputs):
+        for kind, spec in cell.weights(width, config.units).items():
+            found = weights.get(name := f"layers.{n}.{kind}")
+            if found is None or tuple(found.shape) != spec.shape:
+                has = "missing" if found is None else tuple(found.shape)
+                raise ModelError(f"weights.safetensors: {name} is {has}; a layer of {config.cell} has {spec.shape}")
 
 
 class CellLayer(keras.layers.Layer):

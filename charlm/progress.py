@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from charlm.config import LENGTHS, TrainConfig
-from charlm.errors import UsageError, named
+from charlm.errors import ModelError, UsageError, named
 from charlm.settings import Strict
 
 ENGINE: dict[str, Callable[[Any], str]] = {  # what a computation's last bits depend on, in words
@@ -49,9 +49,16 @@ class Progress(Strict):
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str) -> Self:
-        """Reads what a checkpoint says; an old one's evaluations were all scheduled."""
+        """Reads what a checkpoint says; an old one's evaluations were all scheduled.
+
+        Raises:
+            ModelError: it says something else.
+        """
         old = {f"scheduled_{name}": values.get(name) for name in ("best", "best_nats")}
-        return cls.from_dict(old | values, where)
+        try:
+            return cls.from_dict(old | values, where)
+        except UsageError as error:
+            raise ModelError(f"{error}: it is damaged, or not charlm's") from None
 
     def computed_as(self, now: Progress) -> list[str]:
         """Takes how this process computes from `now`, and returns what of that changes the bits."""

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import safetensors.numpy
 
-from charlm.checkpoint import Arrays, Checkpoint, read_record, verify_record
+from charlm.checkpoint import Arrays, Checkpoint, Record, read_record, verify_record
 from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import (
     MANIFEST,
@@ -43,6 +43,7 @@ from charlm.files import (
 from charlm.tokenizer import Alphabet
 
 KEPT = 3
+WRITTEN = ("config.json", "metrics.jsonl", "lock", "checkpoints")  # by a training
 _STEP = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("charlm")
 
@@ -59,7 +60,7 @@ class Run:
         return self.path.name if self.path.name.strip(".") else self.path.resolve().name
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The record of the run, `config.json`; if it is damaged, its last checkpoint's, with a warning."""
         path = self.path / "config.json"
         try:
@@ -108,8 +109,10 @@ class Run:
 
         Raises:
             CharlmError: another process holds it, or the run may not be written.
+            ModelError: what a training writes is a link to somewhere else, or a pipe or a device.
         """
         path = self.path / "lock"
+        self._refuse_links()
         with ExitStack() as closing:
             try:
                 file = closing.enter_context(path.open("ab"))
@@ -128,6 +131,17 @@ class Run:
                 raise _unwritable(self.path, error) from None
             closing.pop_all()
             return file
+
+    def _refuse_links(self) -> None:
+        """A run that somebody else made could have a training write to any file of the user's."""
+        for name in WRITTEN:
+            place = self.path / name
+            if place.is_symlink() and not place.resolve().is_relative_to(self.path.resolve()):
+                raise ModelError(
+                    f"{place}: is a link out of the run, and training writes there; put the real one there"
+                )
+            if place.exists() and not (place.is_file() or place.is_dir()):
+                raise ModelError(f"{place}: is a pipe or a device, and training writes there; take it away")
 
     def _mend_log(self) -> None:
         """Cuts off the last line of metrics.jsonl if it was half written."""
@@ -160,7 +174,8 @@ class Run:
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, oldest first."""
         if (self.path / MANIFEST).is_file():  # it is one itself
-            return [Checkpoint(self.path, int(read_json(self.path / "progress.json").get("step", 0)))]
+            step = read_json(self.path / "progress.json").get("step")
+            return [Checkpoint(self.path, step if type(step) is int else 0)]
         folder = self.path / "checkpoints"
         entries = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
         found = [(_STEP.fullmatch(entry.name), entry) for entry in entries]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from charlm import __version__
-from charlm.checkpoint import FORMAT, Checkpoint
+from charlm.checkpoint import FORMAT, Arrays, Checkpoint
 from charlm.config import LENGTHS, Config, DataConfig, Tables, check, overlay, resolve
 from charlm.corpus import Announce, Corpus
 from charlm.dataset import Data, Progress, prepare, read, read_again
-from charlm.errors import UsageError, named
+from charlm.errors import ModelError, UsageError, named
 from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
 from charlm.origin import OldText, Origin
@@ -51,6 +51,13 @@ class Session:
         """The updates that the configuration says; None if it says minutes."""
         train = self.config.train
         return sum(map(self.lanes.windows_in, range(train.epochs))) if train.epochs else train.steps
+
+    @property
+    def weights(self) -> Arrays:
+        """The weights that it begins with, by name; none if they are drawn."""
+        if self.checkpoint is not None:
+            return self.checkpoint.arrays("weights")
+        return {} if self.old_text is None else self.old_text.weights
 
 
 @dataclass(frozen=True)
@@ -244,6 +251,8 @@ def _resumed(
         )
     at = f"step {checkpoint.step}" if checkpoint else "its start: there is no checkpoint yet"
     groups = 1 if Machine.here().gpu else record["groups"]
+    if not groups or config.train.lanes % groups:
+        raise ModelError(f"{run.path}/config.json: {groups} groups do not divide {config.train.lanes} lanes")
     choice, old_text = f"resumed from {at}", origin.old_text(data.tokenizer, reading) if origin else None
     return Session(run, data, lanes_of(data, config), config, groups, checkpoint, choice, lock, old_text)
 

@@ -54,6 +54,7 @@ def one_of(*names: str) -> Allowed:
     return Allowed(f"one of {', '.join(names)}", lambda value: value in names, names)
 
 
+LARGEST = 2**63 - 1  # that a computer counts to
 ABOVE_0 = Allowed("above 0", lambda value: 0 < value < math.inf)
 SEEDS = between(0, 2**31 - 1)
 
@@ -129,7 +130,8 @@ def _without_none(kind: Any) -> Any:
 def _typed(value: Any, kind: Any) -> Any:
     """`value` as the annotated type `kind`; TypeError if it is of another.
 
-    An int is a float, a bool is no int, one text is a tuple of texts, and NumPy's values are Python's.
+    An int is a float, and at most `LARGEST`; a bool is no int, one text is a tuple of texts, and
+    NumPy's values are Python's.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     options = typing.get_args(kind)
@@ -143,7 +145,7 @@ def _typed(value: Any, kind: Any) -> Any:
         return tuple(_typed(v, options[0]) for v in value)
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is int and abs(value) > LARGEST):
         raise TypeError
     return value
 

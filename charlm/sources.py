@@ -84,7 +84,10 @@ def resolve(paths: Sequence[str], reading: Reading | None = None, *, everything:
         UsageError: a path that does not exist or may not be read, a pattern that matches nothing.
         DataError: a folder with no text in it.
     """
-    found = [_resolve(path, reading or Reading(), everything) for path in paths]
+    try:
+        found = [_resolve(path, reading or Reading(), everything) for path in paths]
+    except OSError as error:  # a folder that may be listed, and nothing in it looked at
+        raise unreadable(error.filename, error) from None
     files = tuple(file for sources in found for file in sources.files)
     if paths and not files:
         raise DataError(f"{' '.join(paths)}: all that is there was made by programs; name the files to read")
@@ -98,17 +101,27 @@ def raw_bytes(files: Iterable[Path]) -> int:
 
 def _resolve(path: str, reading: Reading, everything: bool) -> Sources:
     if path == str(STDIN):
+        with contextlib.suppress(OSError):  # it is closed
+            _refuse_device("standard input", os.fstat(0), os.isatty(0))
         return Sources((STDIN,))
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (Path("") is the current folder)
+        state = os.stat(path)  # noqa: PTH116 (Path("") is the current folder)
     except (FileNotFoundError, NotADirectoryError):
         return _matching(path, everything)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(state.st_mode):
         return _below(path, reading, everything)
+    _refuse_device(path, state)
     file = Path(path)
     return Sources((file.absolute() if file == STDIN else file,))  # ./- is a file of that name
+
+
+def _refuse_device(name: str, state: os.stat_result, terminal: bool = False) -> None:
+    """Refuses what may never end; a socket has no name that can be read."""
+    empty = stat.S_ISCHR(state.st_mode) and state.st_rdev == os.stat(os.devnull).st_rdev  # noqa: PTH116
+    named_socket = stat.S_ISSOCK(state.st_mode) and name != "standard input"
+    if named_socket or ((stat.S_ISBLK(state.st_mode) or stat.S_ISCHR(state.st_mode)) and not (empty or terminal)):
+        what = "a socket" if named_socket else "a device"
+        raise UsageError(f"{name}: is {what}, which may never end; name a file")
 
 
 def _matching(pattern: str, everything: bool) -> Sources:

@@ -24,9 +24,9 @@ from charlm.cell import Tensor
 from charlm.checkpoint import Arrays, assign, named_slots, slots_by_name, to_arrays
 from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.divergence import BACK_OFF
-from charlm.errors import UsageError, named
+from charlm.errors import ModelError, UsageError, named
 from charlm.machine import Machine
-from charlm.model import CharLM, ModelState, build_model
+from charlm.model import CharLM, ModelState, build_model, check_layers
 from charlm.replicas import Command, Replicas
 from charlm.runtime import kernel
 from charlm.windows import Window
@@ -61,12 +61,15 @@ def scheduled_rate(config: TrainConfig, step: int, steps: int, back_offs: int = 
     return highest * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def build_trained(model: ModelConfig, config: TrainConfig, resets: bool) -> CharLM:
+def build_trained(model: ModelConfig, config: TrainConfig, resets: bool, weights: Arrays | None = None) -> CharLM:
     """A new network in the precision of a training on this machine; it warns where resets keep cuDNN out.
 
     Raises:
         UsageError: a precision that the cell or this machine has not.
+        ModelError: the weights that it is to have, where there are any, are of other layers.
     """
+    if weights:
+        check_layers(model, weights)
     built = build_model(model, seed=config.seed, precision=Machine.here().precision(config.precision))
     if config.precision not in ("auto", built.precision):
         cell = f"the cell {model.cell} computes in {built.precision}"
@@ -151,6 +154,9 @@ class Trainer:
         Raises:
             ModelError: names or shapes differ.
         """
+        for name, state in self.model.named_state(self.model.initial_state(self.config.lanes)).items():
+            if name not in training or training[name].shape != tuple(state.shape):
+                raise ModelError(f"{where}: {name} is not the state of {self.config.lanes} lanes")
         if self.replicas.announces:
             self.replicas.announce(Command.TAKE)
             for arrays in (weights, training):

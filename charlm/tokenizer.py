@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charlm.errors import ModelError
+from charlm.files import open_regular, parsed
 
 Ids = npt.NDArray[Any]
 Pieces = Callable[[], Iterator[str]]
@@ -80,9 +81,11 @@ class Alphabet(ABC):
         """
         path = directory / cls.file_name
         try:
-            if path.stat().st_size > LARGEST_FILE:
+            with open_regular(path) as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
                 raise ModelError(f"{path}: larger than any tokenizer (64 MB); use another checkpoint")
-            return cls.from_content(path.read_bytes())
+            return cls.from_content(content)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from None
         except (ValueError, RuntimeError) as error:
@@ -177,7 +180,7 @@ def to_json(name: str, **values: Any) -> bytes:
 
 def from_json(content: bytes, name: str) -> dict[str, Any]:
     """The values that `to_json` was given; raises ValueError for another file."""
-    found = json.loads(content)
+    found = parsed(content)
     expected = HEADER | {"tokenizer": name}
     if not isinstance(found, dict) or expected != {key: found.pop(key, None) for key in expected}:
         raise ValueError("other keys or values than expected")

@@ -69,7 +69,7 @@ class Training:
         self.stop: Callable[[], bool] = lambda: stop() or self.replicas.asked_to_stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
-        self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)))
+        self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)), session.weights)
         groups = session.groups if self.replicas.count == 1 else replica_groups(self.replicas, self.config)
         self.trainer = Trainer(self.model, train, groups, self.replicas)
         self.validation = Validation(self.model, self.data, self.config.sample, session.groups, train.seed)

@@ -127,7 +127,8 @@ def test_a_published_checkpoint_is_whole_without_what_only_resuming_needs(run, t
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokenizers_round_trip(name, tmp_path):
     tokenizer = TOKENIZERS[name].train(lambda: iter(["What is so, is so.\n" * 20]), 280)
-    run = Run.create(tmp_path / "run", {"config": Config.from_dict({"data": {"tokenizer": name}}, "").to_dict()})
+    tables = {"data": {"tokenizer": name}, "model": {"vocabulary": tokenizer.vocabulary}}
+    run = Run.create(tmp_path / "run", {"config": Config.from_dict(tables, "").to_dict()})
     assert save(run, 1, tokenizer=tokenizer).tokenizer().fingerprint == tokenizer.fingerprint
 
 

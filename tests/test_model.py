@@ -8,7 +8,8 @@ from kinds import multiplies_bfloat16
 from charlm.cells import CELL_NAMES, cell_of
 from charlm.config import ModelConfig
 from charlm.decoder import decoder_of
-from charlm.model import KERAS_LAYERS, _dropped, build_model
+from charlm.errors import ModelError
+from charlm.model import KERAS_LAYERS, _dropped, build_model, check_layers
 
 IDS = tf.constant(np.random.default_rng(0).integers(0, 11, (21, 3)), tf.int32)
 each_cell = pytest.mark.parametrize("cell", CELL_NAMES)
@@ -27,6 +28,20 @@ def apart(a, b):
 @each_cell
 def test_every_cell_is_called_as_its_module_is(cell):
     assert cell_of(cell).name == cell
+
+
+def test_layers_of_other_shapes_are_refused_before_a_network_of_their_size_is_built():
+    sound = make("lstm").named_weights()
+    config = ModelConfig(layers=2, units=24, vocabulary=11)
+    check_layers(config, sound)
+    narrow = {"layers.0.kernel": np.zeros((1, 4_000_000))}
+    for made, weights in (
+        (ModelConfig(layers=1, units=1_000_000, embedding=1), narrow),
+        (ModelConfig(layers=100_000, units=24), {f"layers.{n}.kernel": np.zeros(0) for n in range(100_000)}),
+        (config, {**sound, "layers.1.bias": np.zeros((96, 1))}),
+    ):
+        with pytest.raises(ModelError, match=r"layers\.[01]\.\w+ is .*; a layer of lstm has"):
+            check_layers(made, weights)
 
 
 @each_stock_cell

@@ -68,6 +68,7 @@ def test_fields_that_ask_for_nothing_are_taken_whoevers_they_are(fields):
         ({"tempreature": 0.5}, "tempreature", "there is no field 'tempreature' here; did you mean temperature?"),
         ({"ignore_eso": 1}, "ignore_eso", "there is no field 'ignore_eso' here; did you mean ignore_eos?"),
         ({"qqqq": 1}, "qqqq", "there is no field 'qqqq' here"),
+        ({"top\ud800k": 1}, r"top\ud800k", r"there is no field 'top\ud800k' here; did you mean top_k?"),
         (
             {"max_new_tokens": 5},
             "max_new_tokens",

@@ -16,7 +16,7 @@ import click
 from charlm import __version__
 from charlm.cli.options import as_typed, set_by_environment
 from charlm.cli.output import open_streams
-from charlm.errors import CharlmError, nearest, spelled
+from charlm.errors import CharlmError, nearest, spelled, visible
 from charlm.machine import LOG_LEVEL
 
 STARTED = time.monotonic()
@@ -112,7 +112,9 @@ def cli(debug: bool) -> None:
 def main() -> NoReturn:
     """Runs the command line; every failure is one line on standard error and an exit code."""
     open_streams()
-    logging.basicConfig(format="charlm: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    warnings = logging.StreamHandler(sys.stderr)
+    warnings.setFormatter(_Lines("charlm: warning: %(message)s"))
+    logging.basicConfig(handlers=[warnings], level=logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)
@@ -146,6 +148,12 @@ def main() -> NoReturn:
         _exit(1, f"failed unexpectedly: {error} (charlm --debug ... shows where)")
 
 
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """What terminals would obey, which the name of a file can hold, is escaped."""
+        return "\n".join(map(visible, super().format(record).split("\n")))
+
+
 def _is_on(value: str) -> bool:
     """A switch from the environment as click reads one; what it cannot read, it refuses by itself."""
     try:
@@ -160,5 +168,5 @@ def _exit(code: int, message: str = "") -> NoReturn:
             sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what could not be written is tried again at the end
     if message:
-        print("charlm: " + " ".join(message.split()), file=sys.stderr)
+        print("charlm: " + visible(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)

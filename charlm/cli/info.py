@@ -15,12 +15,19 @@ from charlm.cli.output import print_json
 @json_option
 def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Describe a trained model: configuration, size, scores, files."""
+    from charlm.errors import visible
+    from charlm.progress import Progress
     from charlm.series.alphabet import SeriesAlphabet
     from charlm.shelf import find_run
 
     run = find_run(model, models)
     chosen, last = run.pick(checkpoint), run.pick("last")
-    progress, config, alphabet = last.progress(), chosen.config(), chosen.alphabet()
+    progress, config, alphabet = (
+        Progress.of(last.progress(), str(last.path / "progress.json")),
+        chosen.config(),
+        chosen.alphabet(),
+    )
+    record, corpus = run.record, run.record["corpus"]
     parameters = sum(array.size for array in chosen.arrays("weights").values())
     about = {
         "name": run.name,
@@ -28,12 +35,12 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
         "parameters": parameters,
         "tokenizer": config.data.tokenizer,
         "vocabulary": alphabet.vocabulary,
-        "best": {"step": progress["best"], "nats_per_symbol": progress["best_nats"]},
-        "last_step": progress["step"],
-        "finished": progress["finished"],
-        "corpus": run.record["corpus"],
-        "from": run.record.get("from"),
-        "versions": run.record["versions"],
+        "best": {"step": progress.best, "nats_per_symbol": progress.best_nats},
+        "last_step": progress.step,
+        "finished": progress.finished,
+        "corpus": corpus,
+        "from": record.get("from"),
+        "versions": record["versions"],
         "paths": {"run": str(run.path), "checkpoint": str(chosen.path)},
     }
     if as_json:
@@ -41,13 +48,13 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
         return
     m, t = config.model, config.train
     of_series = f", of {alphabet.scaling}" if isinstance(alphabet, SeriesAlphabet) else ""
-    best = "no score" if progress["best_nats"] is None else f"{progress['best_nats']:.4f} nats per symbol"
-    print(f"{run.name}  {run.path}")
+    best = "no score" if progress.best_nats is None else f"{progress.best_nats:.4f} nats per symbol"
+    print(visible(f"{run.name}  {run.path}"))
     print(f"  model       {m.cell}, {m.layers} x {m.units} units, dropout {m.dropout}, {parameters:,} parameters")
     print(f"  tokenizer   {config.data.tokenizer}, {alphabet.vocabulary} symbols{of_series}")
     print(f"  training    {t.lanes} lanes, window {t.bptt}, stride {t.k1}, {t.optimizer}, rate {t.learning_rate}")
-    print(f"  corpus      {run.record['corpus']['chars']:,} characters: {', '.join(run.record['corpus']['paths'])}")
+    print(visible(f"  corpus      {corpus['chars']:,} characters: {', '.join(corpus['paths'])}"))
     if origin := about["from"]:
-        print(f"  from        {origin['run']}, step {origin['step']}, weights {origin['weights'][:12]}")
-    print(f"  best        {best} at step {progress['best']}; last step {progress['step']} of {progress['steps']}")
-    print(f"  checkpoint  {chosen.path}")
+        print(visible(f"  from        {origin['run']}, step {origin['step']}, weights {origin['weights'][:12]}"))
+    print(f"  best        {best} at step {progress.best}; last step {progress.step} of {progress.steps}")
+    print(visible(f"  checkpoint  {chosen.path}"))

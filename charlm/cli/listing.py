@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
+from charlm.config import Config
 from charlm.display import CHARACTER, UNITS
-from charlm.errors import ModelError
+from charlm.errors import CharlmError, visible
+from charlm.files import open_regular
+from charlm.progress import Progress
 
 if TYPE_CHECKING:
     from charlm.runs import Run
@@ -21,42 +25,46 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "when", "network", "text", "score", "size")
 DISPENSABLE = ("text", "network", "size", "when")  # in this order, where the terminal is narrow
 GAP = 2
+LONGEST_LINE = 1 << 16  # of a log, in bytes
 
 
 def described(run: Run) -> dict[str, Any]:
     """The facts of a run for a list; its last checkpoint is verified, and `state` says where it is not whole."""
     about: dict[str, Any] = {"name": run.name, "path": str(run.path), "state": "untrained", "when": None}
-    about["bytes"] = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    about["bytes"] = 0
     try:
+        about["bytes"] = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
         if last := next(reversed(run.checkpoints()), None):
             about["when"] = datetime.fromtimestamp(last.written).astimezone().isoformat(timespec="seconds")
         record = run.record
-        corpus, config = record["corpus"], record["config"]
-        about |= {"model": config["model"], "tokenizer": config["data"]["tokenizer"]}
-        about["unit"] = UNITS.get("pairs" if config["data"].get("pairs") else about["tokenizer"], CHARACTER)[2]
-        about |= {"corpus": [Path(path).name for path in corpus["paths"]], "chars": int(corpus["chars"])}
+        corpus, config = record["corpus"], Config.recorded(record["config"], str(run.path / "config.json"))
+        about |= {"model": config.to_dict()["model"], "tokenizer": config.data.tokenizer}
+        about["unit"] = UNITS.get(config.data.alphabet, CHARACTER)[2]
+        about |= {"corpus": [Path(path).name for path in corpus["paths"]], "chars": corpus["chars"]}
         if last:
             last.verify()
-            progress = last.progress()
-            about |= {"step": progress["step"], "steps": progress["steps"], "best_step": progress["best"]}
+            progress = Progress.of(last.progress(), str(last.path / "progress.json"))
+            about |= {"step": progress.step, "steps": progress.steps, "best_step": progress.best}
             about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
             resumable = (last.path / "training.safetensors").exists()
-            about["state"] = ("finished" if progress["finished"] else "unfinished") if resumable else "published"
-    except (ModelError, LookupError, TypeError, ValueError, AttributeError) as error:
+            about["state"] = ("finished" if progress.finished else "unfinished") if resumable else "published"
+    except (CharlmError, OSError) as error:
         about |= {"state": "damaged", "why": str(error)}
     return about
 
 
-def _bits_per_char(run: Run, progress: Mapping[str, Any], tokenizer: str) -> float | None:
+def _bits_per_char(run: Run, progress: Progress, tokenizer: str) -> float | None:
     """The best score: from the log, or from its nats per symbol where a symbol is a character."""
-    if tokenizer == "char" and progress["best_nats"] is not None:
-        return float(progress["best_nats"]) / math.log(2)
-    log = run.path / "metrics.jsonl"
-    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-    scores = (
-        json.loads(line) for line in reversed(lines) if line.startswith('{"event": "evaluated"') and line.endswith("}")
-    )
-    return next((score["bits_per_char"] for score in scores if score["step"] == progress["best"]), None)
+    found = None
+    if tokenizer == "char" and progress.best_nats is not None:
+        return progress.best_nats / math.log(2)
+    with contextlib.suppress(OSError, ValueError, RecursionError), open_regular(run.path / "metrics.jsonl") as log:
+        for line in iter(lambda: log.readline(LONGEST_LINE), b""):
+            if line.startswith(b'{"event": "evaluated"'):
+                score = json.loads(line)
+                if score.get("step") == progress.best and isinstance(score.get("bits_per_char"), float):
+                    found = score["bits_per_char"]
+    return found
 
 
 def row(about: Mapping[str, Any]) -> dict[str, str]:
@@ -66,19 +74,15 @@ def row(about: Mapping[str, Any]) -> dict[str, str]:
     score = about.get("bits_per_char")
     state = "" if about["state"] in ("finished", "published") else about["state"]
     return {
-        "name": _visible(about["name"]),
+        "name": visible(about["name"]),
         "when": datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M") if when else "",
         "network": f"{made['cell']} {made['units']} x {made['layers']}" if made else "",
-        "text": f"{_visible(text)} ({tqdm.format_sizeof(about['chars'])})" if "chars" in about else "",
+        "text": f"{visible(text)} ({tqdm.format_sizeof(about['chars'])})" if "chars" in about else "",
         "score": f"{score:.3f} {about['unit']}{' ' + state if state else ''}"
         if score is not None
         else state or "no score",
         "size": tqdm.format_sizeof(about["bytes"], "B"),
     }
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(rows: Sequence[Mapping[str, str]], width: int | None = None) -> list[str]:

@@ -29,8 +29,13 @@ Nothing: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]  # whether a value
 
 
 def wrong(message: str, name: str | None = None) -> PydanticCustomError:
-    """An error whose message is a sentence; `name` is the field where the place of the error does not say it."""
-    return PydanticCustomError("wrong", "{message}", {"message": message, "name": name})
+    """An error whose message is a sentence; `name` is the field where the place of the error does not say it.
+
+    Half of a surrogate pair in a client's word is escaped: pydantic wants messages that are UTF-8.
+    """
+    said = {"message": message, "name": name}
+    said = {key: text and text.encode(errors="backslashreplace").decode() for key, text in said.items()}
+    return PydanticCustomError("wrong", "{message}", said)
 
 
 class Fields(BaseModel):
