@@ -17,16 +17,16 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "tests")]
 from machine import heading  # noqa: E402
 
 # Each part is a module here: `measure(folder)` tries, in an empty folder, and returns the part's rows.
-PARTS = "kills disk full damage signals locks hostile fuzz strangers server large replicas versions".split()
+PARTS = (
     "kills",
     "disk",
     "full",
     "damage",
     "signals",
     "locks",
-    "attacks",
     "hostile",
     "fuzz",
+    "strangers",
     "server",
     "large",
     "replicas",
