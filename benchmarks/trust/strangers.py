@@ -22,10 +22,10 @@ COMMANDS = {
 }
 STARTED = "ready"
 NOTE = (
-    f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, each through {', '.join(COMMANDS)}. A refusal is one\n"
-    "line and the exit code 2, 3 or 5. What only a training would fall for is read by the others, and a training\n"
-    f"refuses it. More memory than {MOST_MEGABYTES:.0f} MB above the same command's on a good run counts as a failure, as do\n"
-    "two minutes, a traceback, a control character and any change outside the run."
+    f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, through {', '.join(COMMANDS)}.\n"
+    "A refusal is one line and the exit code 2, 3 or 5. What only a training would fall for is read by the others,\n"
+    f"and a training refuses it. A failure is more memory than {MOST_MEGABYTES:.0f} MB above that of a good run, two\n"
+    "minutes, a traceback, a control character, or any change outside the run."
 )
 
 
