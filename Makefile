@@ -56,7 +56,7 @@ forecasts: $(VENV)/.installed-sequences  ## docs/forecasts.md: make forecasts M1
 pairs: $(VENV)/.installed-sequences  ## docs/translations.md: make pairs SIGMORPHON=folder [PARTS='addition2 addition3 dates words']
 	$(VENV)/bin/python benchmarks/pairs.py $(SIGMORPHON) $(PARTS)
 
-trust: $(VENV)/.installed  ## docs/trust.md: what charlm survives; make trust [PARTS='kills disk']
+trust: $(VENV)/.installed-trust  ## docs/trust.md: what charlm survives; make trust [PARTS='kills disk']
 	$(VENV)/bin/python benchmarks/trust $(PARTS)
 
 picture: $(VENV)/.installed-dev  ## docs/page.png: the page of a model
@@ -87,6 +87,9 @@ $(VENV)/.installed-parity: $(VENV)/.installed-dev
 
 $(VENV)/.installed-sequences: $(VENV)/.installed-dev
 	$(call installed,--editable '.[sequences]')
+
+$(VENV)/.installed-trust: $(VENV)/.installed
+	$(call installed,--editable '.[trust]')
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(call installed,--editable '.[bench]')

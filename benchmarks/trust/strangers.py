@@ -17,7 +17,7 @@ COMMANDS = {
     "generate": "generate --model models/run --prompt a --length 5",
     "train --resume": "train --models models --name run --resume --steps 3",
     "train --from": "train text.txt --models new --from models/run --lanes 2 --bptt 8 --steps 1",
-    "export": "export --model models/run --format keras out",
+    "export": "export --model models/run --format keras out.keras",
     "serve": "serve --model models/run --port 0",
 }
 STARTED = "ready"
@@ -83,7 +83,7 @@ def measure(folder: Path) -> list[dict[str, str]]:
         ended = charlm(*words.split(), folder=place, until=STARTED if command == "serve" else None)
         assert ended.code in (0, -15, 130), ended
         bare[command] = ended.megabytes
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         kinds = sum(pool.map(lambda name: tried(name, folder, good, bare), ATTACKS), Counter())
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if kind not in ("refused", "harmless"))
     return [
