@@ -20,7 +20,7 @@ COMMANDS = {
     "export": "export --model models/run --format keras out.keras",
     "serve": "serve --model models/run --port 0",
 }
-STARTED = "ready"
+STARTED = "see /docs"
 NOTE = (
     f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, through {', '.join(COMMANDS)}.\n"
     "A refusal is one line and the exit code 2, 3 or 5. What only a training would fall for is read by the others,\n"
