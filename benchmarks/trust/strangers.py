@@ -78,6 +78,8 @@ def measure(folder: Path) -> list[dict[str, str]]:
     (folder / "text.txt").write_text("What is so, is so.\n" * 200)
     charlm("train", "text.txt", *SIZES, "--steps", "2", "--name", "good", folder=folder)
     good, bare = folder / "models" / "good", {}
+    for older in sorted((good / "checkpoints").iterdir())[:-1]:  # else a run goes on from the one before a damaged one
+        shutil.rmtree(older)
     for number, (command, words) in enumerate(COMMANDS.items()):
         place = world(folder / f"bare {number}", good)
         ended = charlm(*words.split(), folder=place, until=STARTED if command == "serve" else None)
