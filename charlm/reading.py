@@ -3,6 +3,7 @@
 import bz2
 import codecs
 import contextlib
+import functools
 import gzip
 import io
 import itertools
@@ -21,7 +22,9 @@ from charlm.errors import DataError, UsageError, named
 PIECE_BYTES = 1 << 20
 HEAD_BYTES = 8192
 # Four bytes of zstandard can hold a block of 128 KB: this is what bounds a piece, at 32 MB for a hostile file.
-ZSTD_STEP_BYTES = 1024
+STEP_BYTES = 1024
+MOST_XZ_BYTES = 256 << 20  # of memory; xz -9 wants 65 MB
+MOST_PROMPT_BYTES = 10_000_000
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 Progress = Callable[[int], None]
 
@@ -95,16 +98,19 @@ def _reads(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     return iter(lambda: read(size), b"")
 
 
-def _unzstd(raw: IO[bytes], size: int) -> Iterator[bytes]:
-    # Not zstandard's stream_reader: it takes a file that was cut short for a whole one.
+def _frames(fresh: Callable[[], Any], raw: IO[bytes], size: int) -> Iterator[bytes]:
+    # Not zstandard's stream_reader, which takes a file that was cut short for a whole one, nor lzma's, which takes any
+    # memory that a file asks for.
     frame, data, ready = None, b"", bytearray()
-    while data := data or raw.read(ZSTD_STEP_BYTES):
-        frame = frame or zstandard.ZstdDecompressor().decompressobj()
+    while data := data or raw.read(STEP_BYTES):
+        if frame is None and not (data := data.lstrip(b"\0")):  # padding between streams
+            continue
+        frame = frame or fresh()
         ready += frame.decompress(data)
         data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-        if len(ready) >= size:
-            yield bytes(ready)
-            ready.clear()
+        while len(ready) >= size:
+            yield bytes(ready[:size])
+            del ready[:size]
     if frame:
         raise EOFError("it ends early")
     yield bytes(ready)
@@ -113,8 +119,8 @@ def _unzstd(raw: IO[bytes], size: int) -> Iterator[bytes]:
 DECOMPRESSORS: dict[str, Callable[[IO[bytes], int], Iterator[bytes]]] = {
     ".gz": lambda raw, size: _reads(gzip.GzipFile(fileobj=raw).read, size),
     ".bz2": lambda raw, size: _reads(bz2.BZ2File(raw).read, size),
-    ".xz": lambda raw, size: _reads(lzma.LZMAFile(raw).read, size),  # noqa: SIM115 (`raw` is closed)
-    ".zst": _unzstd,
+    ".xz": functools.partial(_frames, lambda: lzma.LZMADecompressor(memlimit=MOST_XZ_BYTES)),
+    ".zst": functools.partial(_frames, lambda: zstandard.ZstdDecompressor().decompressobj()),
 }
 
 
@@ -157,6 +163,14 @@ def wide_encoding(head: bytes) -> str | None:
     # Every script has its line ends and spaces from ASCII; the other byte order makes them something else.
     best = max(found, key=found.__getitem__, default=None)
     return best if best and found[best] else None
+
+
+def read_prompt(stream: IO[bytes], name: str) -> bytes:
+    """The bytes of a prompt; raises DataError for more than there may be, which a device or a pipe could give."""
+    data = stream.read(MOST_PROMPT_BYTES + 1)
+    if len(data) > MOST_PROMPT_BYTES:
+        raise DataError(f"{name}: has more than {MOST_PROMPT_BYTES:,} bytes, which is no prompt; give its end alone")
+    return data
 
 
 def prompt_text(data: bytes, name: str) -> str:

@@ -21,7 +21,7 @@ from charlm.cli.generate import _prompt
 from charlm.corpora import CORPORA, write_corpus
 from charlm.corpus import open_corpus, split_bounds
 from charlm.errors import CharlmError, DataError, UsageError
-from charlm.reading import PIECE_BYTES, Reading, prompt_text, text_bytes, wide_encoding
+from charlm.reading import PIECE_BYTES, Reading, prompt_text, read_prompt, text_bytes, wide_encoding
 from charlm.sources import STDIN, raw_bytes, resolve
 
 COMPRESS = {
@@ -80,7 +80,7 @@ def test_a_long_compressed_file_comes_in_bounded_pieces(tmp_path, suffix):
     corpus = open_corpus([put(tmp_path / f"a{suffix}", COMPRESS[suffix](text.encode()))])
     lengths = [len(piece) for piece in corpus.pieces()]
     assert sum(lengths) == corpus.chars == len(text)
-    assert max(lengths) <= PIECE_BYTES or suffix == ".zst"
+    assert max(lengths) <= PIECE_BYTES
 
 
 def test_progress_adds_up_to_the_size_on_disk(tmp_path):
@@ -198,6 +198,23 @@ def test_a_path_that_leads_nowhere_is_wrong_usage(tmp_path, monkeypatch, path, p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=problem):
         open_corpus([path])
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/full"])
+def test_what_never_ends_is_wrong_usage(path):
+    with pytest.raises(UsageError, match=f"{path}: is a device, which may never end"):
+        open_corpus([path])
+
+
+def test_a_folder_that_may_be_listed_but_not_entered_is_wrong_usage(tmp_path, monkeypatch):
+    inside = put(tmp_path / "folder" / "a.txt", TEXT)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UsageError, match=f"{inside}: cannot be read .Permission denied."):
+        resolve([str(tmp_path / "folder")])
 
 
 def test_a_file_that_may_not_be_read_is_wrong_usage(tmp_path, monkeypatch):
@@ -346,6 +363,20 @@ def test_a_damaged_compressed_file_is_named(tmp_path, suffix, damage):
     }[damage]
     with pytest.raises(DataError, match=rf"a\.txt\{suffix}: "):
         open_corpus([put(tmp_path / f"a.txt{suffix}", content)])
+
+
+def test_an_xz_file_that_wants_a_gigabyte_is_refused_and_padding_between_streams_is_not(tmp_path):
+    content = lzma.compress(TEXT.encode(), format=lzma.FORMAT_ALONE)
+    wide = content[:1] + (1 << 30).to_bytes(4, "little") + content[5:]
+    with pytest.raises(DataError, match=r"a\.xz: damaged, or not \.xz data \(Memory usage limit"):
+        open_corpus([put(tmp_path / "a.xz", wide)])
+    packed = lzma.compress(TEXT.encode())
+    assert read(put(tmp_path / "b.xz", packed + bytes(4000) + packed + bytes(8))) == TEXT * 2
+
+
+def test_a_prompt_has_an_end(tmp_path):
+    with Path("/dev/zero").open("rb") as endless, pytest.raises(DataError, match="more than 10,000,000 bytes"):
+        read_prompt(endless, "a")
 
 
 def test_no_text_is_an_error_that_names_the_paths(tmp_path):

@@ -17,15 +17,15 @@ COMMANDS = {
     "generate": "generate --model models/run --prompt a --length 5",
     "train --resume": "train --models models --name run --resume --steps 3",
     "train --from": "train text.txt --models new --from models/run --lanes 2 --bptt 8 --steps 1",
-    "export": "export --model models/run --format keras out",
+    "export": "export --model models/run --format keras out.keras",
     "serve": "serve --model models/run --port 0",
 }
-STARTED = "ready"
+STARTED = "see /docs"
 NOTE = (
-    f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, each through {', '.join(COMMANDS)}. A refusal is\n"
-    "one line and the exit code 2, 3 or 5. What only a training would fall for is read by the others, and a training\n"
-    f"refuses it. More memory than {MOST_MEGABYTES:.0f} MB above the same command's on a good run counts as a failure, as\n"
-    "do two minutes, a traceback, a control character and any change outside the run."
+    f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, through {', '.join(COMMANDS)}.\n"
+    "A refusal is one line and the exit code 2, 3 or 5. What only a training would fall for is read by the others,\n"
+    f"and a training refuses it. A failure is more memory than {MOST_MEGABYTES:.0f} MB above that of a good run, two\n"
+    "minutes, a traceback, a control character, or any change outside the run."
 )
 
 
@@ -78,12 +78,14 @@ def measure(folder: Path) -> list[dict[str, str]]:
     (folder / "text.txt").write_text("What is so, is so.\n" * 200)
     charlm("train", "text.txt", *SIZES, "--steps", "2", "--name", "good", folder=folder)
     good, bare = folder / "models" / "good", {}
+    for older in sorted((good / "checkpoints").iterdir())[:-1]:  # else a run goes on from the one before a damaged one
+        shutil.rmtree(older)
     for number, (command, words) in enumerate(COMMANDS.items()):
         place = world(folder / f"bare {number}", good)
         ended = charlm(*words.split(), folder=place, until=STARTED if command == "serve" else None)
         assert ended.code in (0, -15, 130), ended
         bare[command] = ended.megabytes
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         kinds = sum(pool.map(lambda name: tried(name, folder, good, bare), ATTACKS), Counter())
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if kind not in ("refused", "harmless"))
     return [

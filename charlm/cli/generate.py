@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -81,7 +82,7 @@ def _typed(text: str, option: str, escapes: bool) -> str:
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
-    from charlm.reading import prompt_text
+    from charlm.reading import prompt_text, read_prompt
 
     if prompt is not None and file is not None:
         raise UsageError(f"{named('prompt')} and {named('prompt_file')} exclude each other")
@@ -90,7 +91,8 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     if file is None and sys.stdin.isatty():
         return ""
     try:
-        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as stream:
+            data = read_prompt(stream, str(file or "standard input"))
     except OSError as error:
         raise UsageError(f"{named('prompt_file')} {file}: {error.strerror}") from None
     text = prompt_text(data, str(file or "standard input"))

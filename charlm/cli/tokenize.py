@@ -17,11 +17,12 @@ from charlm.cli.output import print_json, typed_text
 @json_option
 def command(text: str | None, model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Show how a model's tokenizer cuts TEXT (or standard input) into symbols: ids and their bytes."""
+    from charlm.reading import read_prompt
     from charlm.shelf import find_run
 
     tokenizer = find_run(model, models).pick(checkpoint).tokenizer()
     if text is None:
-        text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+        text = read_prompt(sys.stdin.buffer, "standard input").decode("utf-8", "surrogateescape")
     ids = tokenizer.encode(typed_text(text).removeprefix("\ufeff")).tolist()
     pieces = [tokenizer.id_bytes[i] for i in ids]
     if as_json:
