@@ -7,7 +7,7 @@ import importlib.metadata
 import itertools
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,7 @@ from charlm import __version__
 from charlm.checkpoint import FORMAT, Checkpoint
 from charlm.config import LENGTHS, Config, DataConfig, Tables, check, overlay, resolve
 from charlm.corpus import Announce, Corpus
-from charlm.dataset import Data, Progress, prepare, read, read_again
+from charlm.dataset import Data, Passing, prepare, read, read_again
 from charlm.errors import UsageError, named
 from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
@@ -69,7 +69,7 @@ class Request:
 def open_session(
     request: Request,
     reading: Announce = lambda size: lambda count: None,
-    encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+    passing: Passing = lambda what, chars: lambda count: None,
 ) -> Session:
     """Makes a new run, or opens the one to resume, which nobody else may train until the session's lock is closed.
 
@@ -78,7 +78,7 @@ def open_session(
     Args:
         request: what the user said.
         reading: given the size of the corpus in bytes, returns what is called with the bytes read.
-        encoding: given the number of characters, returns what is called with the characters encoded.
+        passing: as `prepare` takes it.
 
     Raises:
         UsageError: a run of that name exists, there is none to resume, or what was said differs from it.
@@ -89,7 +89,7 @@ def open_session(
     if existing is not None:
         with contextlib.ExitStack() as closing:
             lock = closing.enter_context(existing.lock())
-            session = _resumed(existing, lock, request, reading, encoding)
+            session = _resumed(existing, lock, request, reading, passing)
             closing.pop_all()
             return session
     if not request.paths:
@@ -111,7 +111,7 @@ def open_session(
         choice = f"preset {preset}: {why}"
     config = resolve(presets[preset], request.settings)
     alphabet = origin.checkpoint.alphabet() if origin else None
-    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=True)
+    data = prepare(corpus, config.data, alphabet, passing, grow=True)
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes, record = _lanes(data, config), _record(config, data, paths, preset, machine)
     if data.choice:
@@ -200,7 +200,7 @@ def _resumed(
     lock: IO[bytes],
     request: Request,
     reading: Announce,
-    encoding: Callable[[int], Progress],
+    passing: Passing,
 ) -> Session:
     record = run.record
     old = Config.recorded(record["config"], str(run.path / "config.json"))
@@ -223,7 +223,7 @@ def _resumed(
     alphabet = latest.alphabet() if latest else None
     if checkpoint:
         checkpoint.check_shapes(config.model)
-    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=checkpoint is None)
+    data = prepare(corpus, config.data, alphabet, passing, grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(
             f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "

@@ -79,7 +79,7 @@ def command(
     if (tables.get("data", {}).get("pairs") or preset == "pairs") and not resume:
         request = _settled(request)
     with progress_bars() as bar:
-        session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
+        session = open_session(request, reading_bar(bar), lambda what, chars: bar(what, chars, "chars"))
     say(str(session.data.corpus))
     say(session.choice)
     elsewhere = "" if models == DEFAULT_MODELS else f" --models {shlex.quote(str(models))}"
