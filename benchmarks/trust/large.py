@@ -18,7 +18,7 @@ from charlm.runs import Run
 from charlm.tokenizer import code_points
 
 GIGABYTES = float(os.environ.get("CORPUS_GB", "10"))
-RATED = {"char": 0.5, "byte": 0.5, "sentencepiece": 0.05}  # gigabytes, at most
+RATED = {"char": 0.3, "byte": 0.3, "sentencepiece": 0.03}  # gigabytes, at most
 SCRIPTS = (
     "Все люди рождаются свободными\nすべての人間は、生まれながら\nΌλοι οι άνθρωποι\nيولد جميع الناس\n人人生而自由\n"
 )
@@ -138,6 +138,7 @@ def rates(folder: Path, text: Path, name: str) -> str:
 
 
 def measure(folder: Path) -> list[dict[str, str]]:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts
     made = {size: make_text(folder, min(size, GIGABYTES)) for size in set(RATED.values())}
     rows = [
         {
