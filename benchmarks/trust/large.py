@@ -25,7 +25,7 @@ SCRIPTS = (
 OPTIONS = ("--units=64", "--layers=1", "--embedding=16", "--lanes=16", "--bptt=32", "--tokenizer=char")
 MOST_MEGABYTES = 500
 NOTE = (
-    "large: Python's reference text with changing numbers, and lines in other scripts, of 10 GB or CORPUS_GB; memory is\n"
+    "large: Python's reference text with changing numbers, and lines in other scripts, of CORPUS_GB (10); memory is\n"
     "anonymous (RssAnon), of a training and its processes together. Rates are of encoding alone, by the clock, beside\n"
     "`LC_ALL=C.UTF-8 wc -m` on the same file just before; other programs may be at work."
 )
