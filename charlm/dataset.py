@@ -31,6 +31,7 @@ from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import TOKENIZERS
 
 Progress = Callable[[int], None]
+Passing = Callable[[str, int], Progress]  # of what is done to a text and its characters: what is called as they pass
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def prepare(
     corpus: Corpus,
     config: DataConfig,
     tokenizer: Alphabet | None = None,
-    progress: Progress | None = None,
+    passing: Passing = lambda what, chars: lambda count: None,
     *,
     grow: bool = False,
 ) -> Data:
@@ -82,7 +83,8 @@ def prepare(
     Args:
         corpus, config: the text, and how it is split and tokenized.
         tokenizer: an earlier text's.
-        progress: called with the characters encoded since its last call.
+        passing: given what is done to the text and its number of characters, returns what is called with those that
+            have passed since its last call.
         grow: whether the tokenizer that is given gets ids for what this text has and the earlier one had not.
     """
     if config.alphabet == SeriesAlphabet.name:
@@ -93,13 +95,16 @@ def prepare(
     bounds = split_bounds(corpus.chars, config.split)
 
     def learnt() -> Iterator[str]:
-        return corpus.pieces(*bounds["train"])
+        progress = passing("learning symbols", bounds["train"][1])
+        for piece in corpus.pieces(*bounds["train"]):
+            progress(len(piece))
+            yield piece
 
     if tokenizer is None:
         tokenizer = TOKENIZERS[config.tokenizer].train(learnt, config.vocabulary)
     elif grow:
         tokenizer = tokenizer.grown(learnt)
-    starts = document_starts(corpus, config)
+    starts, progress = document_starts(corpus, config), passing("encoding", bounds["valid"][1])
     train, valid = (
         cached_records(corpus, bounds[split], tokenizer, progress=progress, starts=starts)
         for split in ("train", "valid")
@@ -123,10 +128,10 @@ def part_of(corpus: Corpus, config: DataConfig, alphabet: Alphabet, part: str) -
 
 def document_starts(corpus: Corpus, config: DataConfig) -> Ids:
     """The characters [D] at which documents begin: files, unless they are joined, and after each match."""
-    found = set() if config.join_files else set(corpus.file_starts)
+    found = np.array([] if config.join_files else corpus.file_starts, np.int64)
     if config.reset_on is not None:
-        found.update(matches(corpus.pieces(), config.reset_on))
-    return np.array(sorted(found - {0, corpus.chars}), np.int64)
+        found = np.append(found, np.fromiter(matches(corpus.pieces(), config.reset_on), np.int64))
+    return np.unique(found[(found > 0) & (found < corpus.chars)])
 
 
 def _prepare_series(corpus: Corpus, config: DataConfig, alphabet: Alphabet | None) -> Data:

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -176,5 +176,6 @@ def _held(path: Path) -> IO[bytes] | None:
 def _clear(folder: Path) -> None:
     """Removes what killed processes left and nobody went on with."""
     for draft in folder.glob(".*"):
-        if time.time() - draft.stat().st_mtime > KEPT_SECONDS:
-            draft.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has finished it
+            if time.time() - draft.stat().st_mtime > KEPT_SECONDS:
+                draft.unlink()

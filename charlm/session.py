@@ -7,7 +7,7 @@ import importlib.metadata
 import itertools
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,7 @@ from charlm import __version__
 from charlm.checkpoint import FORMAT, Arrays, Checkpoint
 from charlm.config import LENGTHS, Config, DataConfig, Tables, check, overlay, resolve
 from charlm.corpus import Announce, Corpus
-from charlm.dataset import Data, Progress, prepare, read, read_again
+from charlm.dataset import Data, Passing, prepare, read, read_again
 from charlm.errors import ModelError, UsageError, named
 from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
@@ -76,7 +76,7 @@ class Request:
 def open_session(
     request: Request,
     reading: Announce = lambda size: lambda count: None,
-    encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+    passing: Passing = lambda what, chars: lambda count: None,
     replicas: int = 1,
 ) -> Session:
     """Makes a new run, or opens the one to resume, which nobody else may train until the session's lock is closed.
@@ -86,7 +86,7 @@ def open_session(
     Args:
         request: what the user said.
         reading: given the size of the corpus in bytes, returns what is called with the bytes read.
-        encoding: given the number of characters, returns what is called with the characters encoded.
+        passing: as `prepare` takes it.
         replicas: that the lanes are divided among.
 
     Raises:
@@ -99,7 +99,7 @@ def open_session(
     if existing is not None:
         with contextlib.ExitStack() as closing:
             lock = closing.enter_context(existing.lock())
-            session = _resumed(existing, lock, request, reading, encoding)
+            session = _resumed(existing, lock, request, reading, passing)
             _check_divides(session.config, replicas)
             closing.pop_all()
             return session
@@ -123,7 +123,7 @@ def open_session(
     config = resolve(presets[preset], request.settings)
     _check_divides(config, replicas)
     alphabet = origin.checkpoint.alphabet() if origin else None
-    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=True)
+    data = prepare(corpus, config.data, alphabet, passing, grow=True)
     config = replace(config, model=replace(config.model, vocabulary=data.tokenizer.vocabulary))
     lanes, record = lanes_of(data, config), _record(config, data, paths, preset, machine)
     if data.choice:
@@ -220,7 +220,7 @@ def _resumed(
     lock: IO[bytes],
     request: Request,
     reading: Announce,
-    encoding: Callable[[int], Progress],
+    passing: Passing,
 ) -> Session:
     record = run.record
     old = Config.recorded(record["config"], str(run.path / "config.json"))
@@ -243,7 +243,7 @@ def _resumed(
     alphabet = latest.alphabet() if latest else None
     if checkpoint:
         checkpoint.check_shapes(config.model)
-    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars), grow=checkpoint is None)
+    data = prepare(corpus, config.data, alphabet, passing, grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(
             f"{run.name}: tokenizer was {record['tokenizer'][:12]}, now {data.tokenizer.fingerprint[:12]}: the "

@@ -19,7 +19,7 @@ import safetensors.numpy
 from charlm import __version__
 from charlm.config import Config
 from charlm.corpus import Announce
-from charlm.dataset import Progress, prepare, read_again
+from charlm.dataset import Passing, prepare, read_again
 from charlm.errors import CharlmError, Interrupted, UsageError, named
 from charlm.files import remove_folder
 from charlm.machine import Machine
@@ -86,14 +86,14 @@ def enlisted(
     request: Request,
     replicas: Replicas,
     reading: Announce = lambda size: lambda count: None,
-    encoding: Callable[[int], Progress] = lambda chars: lambda count: None,
+    passing: Passing = lambda what, chars: lambda count: None,
 ) -> tuple[Trainer, Lanes]:
     """Waits for what the chief trains, and makes a follower's trainer and lanes of it.
 
     Args:
         request: what this worker was started with.
         replicas: of all workers.
-        reading, encoding: as `open_session` takes them.
+        reading, passing: as `open_session` takes them.
 
     Raises:
         UsageError: this worker has another version, setting or corpus than the chief.
@@ -106,7 +106,7 @@ def enlisted(
             facts = json.loads(replicas.broadcast())
         problem, found = None, None
         try:
-            found = _enlisted(request, facts, replicas, reading, encoding)
+            found = _enlisted(request, facts, replicas, reading, passing)
         except CharlmError as error:
             problem = error
         own = [float(problem is not None and n == replicas.cluster.index) for n in range(len(replicas.cluster.workers))]
@@ -143,7 +143,7 @@ def obey(trainer: Trainer, lanes: Lanes, stop: Stop) -> None:
 
 
 def _enlisted(
-    request: Request, facts: dict[str, Any], replicas: Replicas, reading: Announce, encoding: Callable[[int], Progress]
+    request: Request, facts: dict[str, Any], replicas: Replicas, reading: Announce, passing: Passing
 ) -> tuple[Trainer, Lanes]:
     """A trainer and lanes as the chief has them; raises UsageError if what this worker has differs."""
     if facts["version"] != __version__:
@@ -164,7 +164,7 @@ def _enlisted(
     with tempfile.TemporaryDirectory(prefix="charlm-") as folder:
         Path(folder, facts["alphabet"]["name"]).write_bytes(base64.b64decode(facts["alphabet"]["content"]))
         alphabet = load_alphabet(Path(folder), config.data.alphabet)
-    data = prepare(corpus, config.data, alphabet, encoding(corpus.chars))
+    data = prepare(corpus, config.data, alphabet, passing)
     model = build_model(config.model, seed=None, precision=Machine.here().precision(facts["precision"]))
     groups = replica_groups(replicas, config)
     return Trainer(model, config.train, groups, replicas), lanes_of(data, config)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from charlm import corpus as corpora
 from charlm import idcache, pool, reading
+from charlm.config import DataConfig
 from charlm.corpus import open_corpus
+from charlm.dataset import prepare
 from charlm.drafts import KEPT_SECONDS
 from charlm.errors import CharlmError, Interrupted
 from charlm.idcache import cached_records
@@ -167,3 +169,20 @@ def test_a_program_that_uses_charlm_is_not_run_again_by_its_processes(tmp_path):
     )
     ended = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("once\n['b', 'd']\n", "", -signal.SIGKILL)
+
+
+@every
+def test_every_pass_over_a_text_shows_how_far_it_is(tmp_path, name):
+    (tmp_path / "a.txt").write_text("a line of text\n" * 200)
+    seen: dict[str, list[int]] = {}
+
+    def passing(what, chars):
+        seen.setdefault(what, [chars])
+        return seen[what].append
+
+    with pytest.MonkeyPatch.context() as patch, open_corpus([str(tmp_path / "a.txt")]) as corpus:
+        patch.setenv("CHARLM_CACHE", str(tmp_path))
+        prepare(corpus, DataConfig(tokenizer=name, vocabulary=280), passing=passing)
+    assert [*seen] == (["encoding"] if name == "byte" else ["learning symbols", "encoding"])
+    assert sum(seen["encoding"][1:]) == seen["encoding"][0] == 3000
+    assert name == "byte" or sum(seen["learning symbols"][1:]) % seen["learning symbols"][0] == 0

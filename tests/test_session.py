@@ -161,7 +161,9 @@ def test_a_bar_is_over_the_bytes_that_are_read_whatever_they_are_and_wherever_th
     monkeypatch.setattr("charlm.cli.bars.tqdm", Shown)
     found = session_of(monkeypatch, [source, *words, "--steps", "5", "--preset", "tiny"], input=data)
     assert "".join(found.data.corpus.pieces()) == text
+    learnt = round(0.9 * len(text))
     assert [(bar.desc, bar.unit, bar.total, bar.n) for bar in bars] == [
         ("reading", "B", len(data), len(data)),
+        *([("learning symbols", "chars", learnt, learnt)] if reading != "bytes" else []),
         ("encoding", "chars", len(text), len(text)),
     ]

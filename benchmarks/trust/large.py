@@ -18,17 +18,16 @@ from charlm.runs import Run
 from charlm.tokenizer import code_points
 
 GIGABYTES = float(os.environ.get("CORPUS_GB", "10"))
-RATED = {"char": 0.5, "byte": 0.5, "sentencepiece": 0.05}  # gigabytes, at most
+RATED = {"char": 1.0, "byte": 1.0, "sentencepiece": 0.1}  # gigabytes, at most
 SCRIPTS = (
     "Все люди рождаются свободными\nすべての人間は、生まれながら\nΌλοι οι άνθρωποι\nيولد جميع الناس\n人人生而自由\n"
 )
 OPTIONS = ("--units=64", "--layers=1", "--embedding=16", "--lanes=16", "--bptt=32", "--tokenizer=char")
 MOST_MEGABYTES = 500
 NOTE = (
-    f"large: {GIGABYTES:g} GB of Python's reference text with changing numbers, and lines in other scripts; memory is\n"
+    "large: Python's reference text with changing numbers, and lines in other scripts, of CORPUS_GB (10); memory is\n"
     "anonymous (RssAnon), of a training and its processes together. Rates are of encoding alone, by the clock, beside\n"
-    "`LC_ALL=C.UTF-8 wc -m` on the same file just before; other programs were at work too.\n"
-    "CORPUS_GB takes another size."
+    "`LC_ALL=C.UTF-8 wc -m` on the same file just before; other programs may be at work."
 )
 RATE = """
 import sys, time
@@ -138,6 +137,7 @@ def rates(folder: Path, text: Path, name: str) -> str:
 
 
 def measure(folder: Path) -> list[dict[str, str]]:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts
     made = {size: make_text(folder, min(size, GIGABYTES)) for size in set(RATED.values())}
     rows = [
         {

@@ -109,7 +109,7 @@ def _train(typed: Request, strategy: str | None = None, replicas: Replicas | Non
         request = _settled(typed)
     count = 1 if replicas is None else replicas.count
     with progress_bars() as bar:
-        session = open_session(request, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"), count)
+        session = open_session(request, reading_bar(bar), lambda what, chars: bar(what, chars, "chars"), count)
     say(str(session.data.corpus))
     say(session.choice)
     elsewhere = "" if request.models == DEFAULT_MODELS else f" --models {shlex.quote(str(request.models))}"
@@ -139,7 +139,7 @@ def _follow(request: Request, replicas: Replicas) -> None:
     from charlm.workers import enlisted, obey
 
     with progress_bars() as bar:
-        trainer, lanes = enlisted(request, replicas, reading_bar(bar), lambda chars: bar("encoding", chars, "chars"))
+        trainer, lanes = enlisted(request, replicas, reading_bar(bar), lambda what, chars: bar(what, chars, "chars"))
     say(f"follows worker 0, {replicas.cluster.workers[0]}, which shows the training")
     with stop_requested(again=lambda: os._exit(130)) as stop:
         obey(trainer, lanes, stop)
