@@ -204,11 +204,11 @@ class Training:
         yield self._finished("done" if at.step == self.at.total else "early")
 
     def _interrupted(self) -> Iterator[Event]:
-        """Saves, and then scores what was saved, so that it is used if it is the best; no updates leave nothing."""
+        """Saves, and scores what was saved if it has to be better than another to be used; no updates leave nothing."""
         if self.at.step:
             yield self._save()
             with contextlib.suppress(Abandoned):
-                if self.at.scored < self.at.step and self.validation.scores:
+                if self.at.best is not None and self.at.scored < self.at.step:
                     score = self.validation.score(abandon=lambda: self.seconds > self.at.seconds + LAST_SECONDS)
                     yield self._scored(score, scheduled=False)
                     yield self._save()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,23 @@ def test_a_closed_or_full_stream_is_one_line_and_no_half_report(folder, line, co
     assert result.stderr.decode() == says
     assert code is None or result.returncode == code
     assert bool(result.stdout) == (code == 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_a_command_is_one_line(number):
+    code = """
+import time
+from charlm import cli
+cli.cli.main = lambda **more: (print("here"), time.sleep(60))
+cli.main()
+"""
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **how) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.stderr.read().strip() == "charlm: interrupted"
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From what a user says to a run: every preset under every way of changing a part of it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_a_flag_beats_another_length_in_the_environment_and_the_environment_one_
     assert (train.steps, train.minutes, train.epochs) == (100, None, None)
     train = config_of(monkeypatch, [], environment, toml).train
     assert (train.steps, train.minutes, train.epochs) == (None, 5.0, None)
+
+
+def test_of_two_that_make_a_run_of_one_name_at_a_time_one_makes_it(opened):
+    def make(n):
+        try:
+            with opened({"train": {"steps": 5}}, "tiny", name=f"run-{n // 2}").lock:
+                return "made"
+        except UsageError as error:
+            return str(error).partition(" ")[2]
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(make, range(10)))
+    refused = "exists: add resume=True to go on, or choose another name"
+    assert [sorted(pair) for pair in zip(told[::2], told[1::2], strict=True)] == [[refused, "made"]] * 5
 
 
 def test_a_run_is_held_from_before_it_is_read_until_its_training_ends(opened, text):
