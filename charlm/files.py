@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelError
+from charlm.errors import ModelError, visible
 
 LARGEST_JSON, MOST_CONTAINERS = 1 << 24, 1 << 17  # else a small file could be parsed into gigabytes
 NAMED = 5  # files, in a message
@@ -210,7 +210,9 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
     present = {file.name for file in folder.iterdir() if not left_by_system(file.name)} - {MANIFEST}
     if present != files.keys():
         differ = sorted(present ^ files.keys())
-        names = ", ".join(differ[:NAMED]) + (f" and {len(differ) - NAMED:,} more" if len(differ) > NAMED else "")
+        names = ", ".join(map(visible, differ[:NAMED])) + (
+            f" and {len(differ) - NAMED:,} more" if len(differ) > NAMED else ""
+        )
         raise ModelError(f"{folder}: is damaged: missing or added: {names}")
     for name, entry in files.items():
         try:
