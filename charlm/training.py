@@ -66,7 +66,8 @@ class Training:
     ) -> None:
         self.run, self.data, self.config, self.lanes = session.run, session.data, session.config, session.lanes
         self.old_text, self.lock, self.replicas = session.old_text, session.lock, replicas or Replicas()
-        self.stop: Callable[[], bool] = lambda: stop() or self.replicas.asked_to_stop
+        asked = self.replicas
+        self.stop: Callable[[], bool] = lambda: stop() or asked.asked_to_stop
         self.started = time.monotonic() if started is None else started
         train = self.config.train
         self.model = build_trained(self.config.model, train, bool(len(self.data.train.starts)), session.weights)
