@@ -62,6 +62,13 @@ def test_links_and_named_files_exist(page):
         assert (ROOT / path).exists(), path
 
 
+def test_every_promise_of_security_names_tests_that_are_there():
+    rows = re.findall(r"^\| .+ \| `(tests/\w+\.py)(?:::(\w+))?` \|$", (ROOT / "SECURITY.md").read_text("utf-8"), re.M)
+    assert len(rows) == (ROOT / "SECURITY.md").read_text("utf-8").count("\n| ") - 1
+    for file, name in rows:
+        assert f"def {name or 'test_'}" in (ROOT / file).read_text("utf-8"), f"{file}::{name}"
+
+
 def test_the_tables_of_modules_name_every_module():
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     for path in [*ROOT.glob("charlm/*.py"), *ROOT.glob("charlm/serve/*.py")]:

@@ -22,6 +22,7 @@ PARTS = (
     "disk",
     "full",
     "damage",
+    "divergence",
     "signals",
     "locks",
     "hostile",
