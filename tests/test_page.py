@@ -247,7 +247,7 @@ def test_an_empty_page_offers_beginnings_and_says_what_it_learnt_from(address, o
 
 def test_the_score_is_in_bits_and_belongs_to_the_checkpoint():
     class Scored:
-        step = 7
+        path, step = "run", 7
         record = {"corpus": {"paths": ["/home/a/b.txt", "-", "c", "d", "e"], "chars": 12_345}}  # noqa: RUF012
 
         def __init__(self, best):

@@ -30,13 +30,13 @@ def poison(training, place: str, value: float, rng: random.Random) -> None:
     import tensorflow as tf
 
     if place == "loss":
-        trainer = training.trainer
+        applied = training._applied
 
         def once(*args):
-            training.trainer = trainer
-            return trainer(*args)._replace(nats_sum=tf.constant(value, tf.float32))
+            training._applied = applied
+            return applied(*args)._replace(nats_sum=tf.constant(value, tf.float32))
 
-        training.trainer = once
+        training._applied = once
         return
     if place == "state":
         training.state = tf.nest.map_structure(lambda s: tf.fill(s.shape, tf.cast(value, s.dtype)), training.state)
