@@ -16,7 +16,8 @@ NOTE = ""
 SEED = 1
 STEPS = 60
 OPTIONS = {"units": 32, "layers": 2, "lanes": 12, "bptt": 16, "dropout": 0.3, "learning-rate": 0.01, "steps": STEPS}
-WORDS = [f"--{name}={value}" for name, value in {**OPTIONS, "evaluate-every": 30, "save-every": 10}.items()]
+OTHERS = {"evaluate-every": 30, "save-every": 10, "precision": "float32"}  # products are of the network's float64 then
+WORDS = [f"--{name}={value}" for name, value in {**OPTIONS, **OTHERS}.items()]
 KILLS = 6
 
 
