@@ -95,7 +95,8 @@ def measure(folder: Path) -> list[dict[str, str]]:
             {
                 "what": f"a value that is not finite in a training, --on-divergence {reaction}",
                 "tried": f"{len(cases)}: NaN, Inf and -Inf in {', '.join(PLACES)}",
-                "survived": f"{count['noticed']} of {len(cases)} noticed in the next update; {count['ended']} {end}; "
+                "survived": f"{count['noticed']} of {len(cases)} noticed in the next update, the others before a save; "
+                f"{count['ended']} {end}; "
                 f"in {count['kept']} every checkpoint is finite and the last one whole",
             }
         )
