@@ -26,6 +26,7 @@ import safetensors
 from charlm.config import Config, ModelConfig
 from charlm.errors import ModelError, UsageError
 from charlm.files import MANIFEST, is_sealed, open_regular, read_json, unsealed, verify_manifest
+from charlm.progress import Progress
 from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import load_alphabet
 
@@ -127,6 +128,10 @@ class Checkpoint:
             return Config.recorded(self.record["config"], str(path))
         except (KeyError, UsageError) as error:
             raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
+
+    def standing(self) -> Progress:
+        """The state of the training; raises ModelError if it is damaged."""
+        return Progress.of(self.progress(), str(self.path / "progress.json"))
 
     def progress(self) -> dict[str, Any]:
         """The state of the training, `progress.json`."""

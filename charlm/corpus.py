@@ -23,7 +23,7 @@ PART_CHARS = 1 << 18  # the least that is worth a part of its own
 
 
 class _Piece(NamedTuple):
-    """What the first reading found of a piece."""
+    """A piece as the first reading found it."""
 
     file: int
     mark: Mark  # its beginning in the file
@@ -101,7 +101,7 @@ class Corpus:
 
     @property
     def seekable(self) -> bool:
-        """Whether reading a part does not read all that is before it."""
+        """True if a part can be read without all that is before it."""
         return not any(map(self._compressed, range(len(self.files))))
 
     def cuts(self, start: int, stop: int, documents: Ids, line_chars: int | None) -> list[int]:
@@ -152,7 +152,7 @@ class Corpus:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy in another process reads the text with; the files stay with this one."""
+        """A copy for another process, which reads the text; the files stay with this one."""
         return {**self.__dict__, "_closing": ExitStack()}
 
     def _read(self, first: _Piece) -> Iterator[str]:

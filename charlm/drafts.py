@@ -35,7 +35,7 @@ class Growing:
 
     @property
     def state(self) -> list[Any]:
-        """What `resume` goes on with."""
+        """The count and the digest that `resume` goes on with."""
         return [self.count, self._digest.hexdigest()]
 
     def append(self, values: npt.NDArray[Any]) -> None:
@@ -116,7 +116,7 @@ class Draft:
 def drafting(places: Mapping[Path, npt.DTypeLike]) -> Iterator[Draft]:
     """Arrays that take their places, which are in one folder, when they are whole.
 
-    What an earlier start has saved is there already. While another process makes them, this one makes its own.
+    They hold what an earlier start has saved. While another process makes them, this one makes its own.
     """
     first = next(iter(places))
     first.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from charlm.config import KNOBS, SampleConfig
-from charlm.progress import Progress
 from charlm.settings import Setting
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def element(content: str, name: str, kind: str = "text/javascript") -> str:
 
 def learnt(checkpoint: Checkpoint, symbol: str) -> str:
     """What a model learnt from, and how well: its score, if it was scored when it was saved."""
-    corpus, progress = checkpoint.record["corpus"], Progress.of(checkpoint.progress(), str(checkpoint.path))
+    corpus, progress = checkpoint.record["corpus"], checkpoint.standing()
     files = ["standard input" if path == "-" else PurePath(path).name for path in corpus["paths"]]
     named = ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
     text = f"It learnt from {named} ({corpus['chars']:,} characters)."

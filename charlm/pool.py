@@ -109,7 +109,7 @@ def _workers(function: Callable[[Argument], Value], count: int) -> Iterator[Call
 def work() -> None:
     """A process of `on_all_cores`: reads the function and then arguments from a pipe, and writes values into another.
 
-    What anything prints goes where warnings go.
+    Whatever prints in it prints where warnings go.
     """
     os.dup2(2, 1)
     arguments = Connection(int(sys.argv[1]), writable=False)

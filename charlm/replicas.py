@@ -21,6 +21,7 @@ import tensorflow as tf
 from charlm.cell import Tensor
 from charlm.cluster import Cluster
 from charlm.errors import CharlmError, named
+from charlm.interrupts import SIGNALS
 from charlm.machine import start_tensorflow
 
 SENT_WORDS = 1 << 21  # of four bytes, at a time
@@ -31,7 +32,7 @@ NUMBERS = 4  # of a command, at most
 
 
 class Command(IntEnum):
-    """What the chief, which is worker 0, does next, and all others with it."""
+    """The next step of the chief, which is worker 0, and of all others with it."""
 
     ENLIST = 0  # all who train
     UPDATE = 1  # of an epoch, a window, a learning rate and a step
@@ -104,12 +105,12 @@ class Replicas:
         size = len(lanes) // len(self.cluster.workers)
         return lanes[self.cluster.index * size : (self.cluster.index + 1) * size]
 
-    @tf.function(autograph=False)
     def gathered(self, lanes: Any) -> Any:
         """A structure of tensors [B', ...] of this process' lanes, with those of all processes [B, ...]."""
-        if not self.several_workers:
-            return lanes
+        return self._gathered(lanes) if self.several_workers else lanes
 
+    @tf.function(autograph=False)
+    def _gathered(self, lanes: Any) -> Any:
         def gather(tensors: Any) -> Any:
             context = tf.distribute.get_replica_context()
             return tf.nest.map_structure(lambda t: context.all_gather(self.own(t, 0, of_process=True), 0), tensors)
@@ -143,7 +144,7 @@ class Replicas:
             self.asked_to_stop |= bool(stops)
 
     def next_command(self, stop: bool = False) -> tuple[Command, list[float]]:
-        """What the chief does next, and its numbers.
+        """Waits for the chief's next command, and returns it with its numbers.
 
         Args:
             stop: whether to ask it to stop.
@@ -217,11 +218,12 @@ def start_replicas(
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM end the process at once, for Python handles no signal while TensorFlow waits."""
+    """Inside, each of `SIGNALS` ends the process at once, for Python handles no signal while TensorFlow waits."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in heeded}
     try:
         yield
     finally:

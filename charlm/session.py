@@ -22,7 +22,6 @@ from charlm.files import MANIFEST, left_by_system
 from charlm.machine import Machine
 from charlm.origin import OldText, Origin
 from charlm.presets import PRESETS, choose_preset
-from charlm.progress import Progress
 from charlm.runs import Run
 from charlm.series.alphabet import SeriesAlphabet
 from charlm.tokenizer import Tokenizer
@@ -244,7 +243,7 @@ def _resumed(
     alphabet = latest.alphabet() if latest else None
     if checkpoint:
         checkpoint.check_shapes(config.model)
-        Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))  # raises before TensorFlow starts
+        checkpoint.standing()  # raises before TensorFlow starts
     data = prepare(corpus, config.data, alphabet, passing, grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:
         raise UsageError(

@@ -104,7 +104,7 @@ class Training:
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, steps)
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        self.at = Progress.of(checkpoint.progress(), str(checkpoint.path / "progress.json"))
+        self.at = checkpoint.standing()
         arrays = checkpoint.arrays("weights"), checkpoint.arrays("training")
         self.state, self.ahead = self.trainer.take(*arrays, checkpoint.path), None
 
@@ -205,11 +205,11 @@ class Training:
         yield self._finished("done" if at.step == self.at.total else "early")
 
     def _interrupted(self) -> Iterator[Event]:
-        """Saves, and scores what was saved if it has to be better than another to be used; no updates leave nothing."""
+        """Saves, and then scores what was saved, so that it is used if it is the best; no updates leave nothing."""
         if self.at.step:
             yield self._save()
             with contextlib.suppress(Abandoned):
-                if self.at.best is not None and self.at.scored < self.at.step:
+                if self.at.scored < self.at.step and self.validation.scores:
                     score = self.validation.score(abandon=lambda: self.seconds > self.at.seconds + LAST_SECONDS)
                     yield self._scored(score, scheduled=False)
                     yield self._save()

@@ -56,7 +56,6 @@ def enlist(session: Session, request: Request, replicas: Replicas) -> None:
         "alphabet": {
             "name": tokenizer.file_name,
             "content": base64.b64encode(tokenizer.content()).decode("ascii"),
-            "fingerprint": tokenizer.fingerprint,
         },
     }
     try:

@@ -214,7 +214,7 @@ def read_run(path: Path) -> None:
     with contextlib.suppress(CharlmError):
         found = Run(path).pick("best")
         found.check_shapes(found.config().model)
-        Progress.of(found.progress(), "progress.json")
+        found.standing()
 
 
 def with_patched_header(content: bytes, change: bytes) -> bytes:

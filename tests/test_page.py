@@ -12,6 +12,7 @@ from test_serve import Server, wait_for
 from charlm.config import KNOBS
 from charlm.export import html
 from charlm.page import learnt, source
+from charlm.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 CONTROLS = f"prompt {' '.join(KNOBS)} seed length before key write stop another copy curl"
@@ -247,14 +248,14 @@ def test_an_empty_page_offers_beginnings_and_says_what_it_learnt_from(address, o
 
 def test_the_score_is_in_bits_and_belongs_to_the_checkpoint():
     class Scored:
-        path, step = "run", 7
+        step = 7
         record = {"corpus": {"paths": ["/home/a/b.txt", "-", "c", "d", "e"], "chars": 12_345}}  # noqa: RUF012
 
         def __init__(self, best):
             self.best = best
 
-        def progress(self):
-            return {"best": self.best, "best_nats": 1.1203}
+        def standing(self):
+            return Progress(best=self.best, best_nats=1.1203)
 
     read = "It learnt from b.txt, standard input, c and 2 more (12,345 characters)."
     assert learnt(Scored(5), "character") == read

@@ -150,7 +150,7 @@ def main() -> NoReturn:
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """What terminals would obey, which the name of a file can hold, is escaped."""
+        """Escapes what terminals would obey, which the name of a file can hold."""
         return "\n".join(map(visible, super().format(record).split("\n")))
 
 

@@ -16,17 +16,12 @@ from charlm.cli.output import print_json
 def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Describe a trained model: configuration, size, scores, files."""
     from charlm.errors import visible
-    from charlm.progress import Progress
     from charlm.series.alphabet import SeriesAlphabet
     from charlm.shelf import find_run
 
     run = find_run(model, models)
     chosen, last = run.pick(checkpoint), run.pick("last")
-    progress, config, alphabet = (
-        Progress.of(last.progress(), str(last.path / "progress.json")),
-        chosen.config(),
-        chosen.alphabet(),
-    )
+    progress, config, alphabet = last.standing(), chosen.config(), chosen.alphabet()
     record, corpus = run.record, run.record["corpus"]
     parameters = sum(array.size for array in chosen.arrays("weights").values())
     about = {

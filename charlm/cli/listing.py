@@ -43,7 +43,7 @@ def described(run: Run) -> dict[str, Any]:
         about |= {"corpus": [Path(path).name for path in corpus["paths"]], "chars": corpus["chars"]}
         if last:
             last.verify()
-            progress = Progress.of(last.progress(), str(last.path / "progress.json"))
+            progress = last.standing()
             about |= {"step": progress.step, "steps": progress.steps, "best_step": progress.best}
             about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
             resumable = (last.path / "training.safetensors").exists()

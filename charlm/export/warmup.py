@@ -30,7 +30,7 @@ REPEATED = ("inputs",)
 
 
 class Request(NamedTuple):
-    """What is asked of a signature: its inputs by name."""
+    """A question to a signature: its inputs by name."""
 
     signature: str
     inputs: Mapping[str, npt.NDArray[Any]]

@@ -130,8 +130,6 @@ def _range(kind: str, *ranges: tuple[float, float]) -> dict[str, Any]:
 Whole = Annotated[int, is_number("int")]
 Real = Annotated[float, is_number("float")]
 Flag = Annotated[bool, Strict()]
-
-
 Count = Annotated[int, Field(ge=0, lt=2**31), is_number("int")]
 Seed = Annotated[
     Whole | None,
