@@ -6,6 +6,7 @@ What is measured is kept in docs/trust.json, from which the page is written.
 import importlib
 import json
 import logging
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -57,6 +58,8 @@ def page(measured: dict) -> str:
 
 def main() -> None:
     logging.disable(logging.WARNING)  # of damage, a thousand times
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise under nohup
     kept = DOCS / "trust.json"
     measured = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for name in sys.argv[1:] or PARTS:

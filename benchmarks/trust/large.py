@@ -137,7 +137,6 @@ def rates(folder: Path, text: Path, name: str) -> str:
 
 
 def measure(folder: Path) -> list[dict[str, str]]:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts
     made = {size: make_text(folder, min(size, GIGABYTES)) for size in set(RATED.values())}
     rows = [
         {
