@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -75,3 +77,14 @@ def _second(numbers: set[int], call: Callable[[], object]) -> Iterator[None]:
         told.close()
         hearing.join()
         heard.close()
+
+
+def interrupt_anew(dropped: sys.UnraisableHookArgs) -> None:
+    """Interrupts the main thread a little later where Python drops a KeyboardInterrupt: in a destructor or a callback.
+
+    Stands for `sys.unraisablehook`, which would print "Exception ignored in" and go on.
+    """
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(dropped)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from charlm.interrupts import SIGNALS, stop_requested
+from charlm.interrupts import SIGNALS, interrupt_anew, stop_requested
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,24 @@ def test_a_second_signal_of_any_kind_can_have_its_own_effect():
         assert not called.is_set()
         os.kill(os.getpid(), signal.SIGHUP)
         assert called.wait(60)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capsys):
+    class Interrupted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    class Broken:
+        def __del__(self):
+            raise ValueError("of another kind")
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_anew)
+    Broken()
+    assert "of another kind" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted()
+        threading.Event().wait(60)
+    assert not capsys.readouterr().err
 
 
 def test_a_second_signal_ends_a_process_whose_main_thread_is_busy_outside_of_python():

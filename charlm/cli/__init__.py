@@ -17,6 +17,7 @@ from charlm import __version__
 from charlm.cli.options import as_typed, set_by_environment
 from charlm.cli.output import open_streams
 from charlm.errors import CharlmError, nearest, spelled, visible
+from charlm.interrupts import interrupt_anew
 from charlm.machine import LOG_LEVEL
 
 STARTED = time.monotonic()
@@ -118,6 +119,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = interrupt_anew
     debug = "--debug" in sys.argv[1:2] or _is_on(os.environ.get("CHARLM_DEBUG", ""))
     try:
         with spelled(as_typed):
