@@ -82,6 +82,12 @@ def open_regular(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits; raises OSError if it is none."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Writes a file and syncs it to disk."""
     with path.open("wb") as file:
@@ -224,8 +230,7 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    with open_regular(path) as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _changed(path: Path) -> str:

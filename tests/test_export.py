@@ -1,6 +1,7 @@
 """Exports, each in the engine it is for, against the model it came from."""
 
 import functools
+import hashlib
 import json
 import math
 import random
@@ -21,7 +22,18 @@ from charlm.checkpoint import to_arrays
 from charlm.cli import as_typed, cli
 from charlm.config import KNOBS, Config, ModelConfig
 from charlm.errors import UsageError, spelled
-from charlm.export import FORMATS, Format, ParityError, export, format_for, format_of, keras_file, readme, savedmodel
+from charlm.export import (
+    FORMATS,
+    SUMS,
+    Format,
+    ParityError,
+    export,
+    format_for,
+    format_of,
+    keras_file,
+    readme,
+    savedmodel,
+)
 from charlm.files import EXPORT_TITLE
 from charlm.model import build_model
 from charlm.page import source
@@ -100,6 +112,12 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     assert all(check.difference is None or check.holds for check in others)
     assert card.read_text().startswith(f"# {out.name}\n\n{EXPORT_TITLE} ")
     assert "-out" not in card.read_text()
+    if suffix:
+        assert f"SHA-256 `{hashlib.sha256(out.read_bytes()).hexdigest()}`" in card.read_text()
+    else:
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
+        files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+        assert {line.split(maxsplit=1)[1] for line in (out / SUMS).read_text().splitlines()} == files - {SUMS}
 
 
 @every_saved

@@ -1,5 +1,6 @@
 """Whatever a disk refuses, and whenever power is lost: what was written before is there, or what is new, whole."""
 
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,6 +200,15 @@ def test_an_export_is_the_old_one_or_the_new_one(place, monkeypatch, suffix):
     exported(place / name, "old")
     after = faults(place, lambda folder: exported(folder / name, "new", force=True), found)
     assert_old_or_new(after, "old", "new")
+
+
+def test_every_damage_of_an_export_is_noticed(place, monkeypatch):
+    exporter(monkeypatch, None)(place / "out", "text")
+    check = ["sha256sum", "--check", "--strict", "--status", "SHA256SUMS"]
+    assert not subprocess.run(check, cwd=place / "out").returncode
+    files = [place / "out" / name for name in ("README.md", "network", "weights")]
+    for file, what in damages(files, 150, 50):
+        assert subprocess.run(check, cwd=place / "out").returncode, (file, what)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "next"])

@@ -61,9 +61,13 @@ def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", interrupt_anew)
     Broken()
     assert "of another kind" in capsys.readouterr().err
-    with pytest.raises(KeyboardInterrupt):
+
+    def wait():
         Interrupted()
         threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
     assert not capsys.readouterr().err
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
-from charlm.files import EXPORT_TITLE, put_back, replace_folder, replacing, sync, sync_tree
+from charlm.files import EXPORT_TITLE, put_back, replace_folder, replacing, sha256_of, sync, sync_tree
 from charlm.machine import check_threads
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Format(NamedTuple):
 
 
 STOCK_CELLS, TOKENIZERS = ("lstm", "gru", "rnn"), ("char", "byte", "sentencepiece")
+SUMS = "SHA256SUMS"  # in an export that is a directory: the digests of all other files, as `sha256sum` writes them
 LAST_VERSION = 2**63 - 1  # that TensorFlow Serving can count to
 FORMATS = {
     "savedmodel": Format("charlm.export.savedmodel", None, tokenizers=TOKENIZERS),
@@ -209,6 +210,9 @@ def _put(draft: Path, destination: Path, name: str, text: str, force: bool) -> N
     """Puts what was written, and its README, in its place, synced to disk."""
     if draft.is_dir():
         readme(draft, name).write_text(text, "utf-8")
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        sums = [f"{sha256_of(path)}  {path.relative_to(draft).as_posix()}\n" for path in files]
+        (draft / SUMS).write_text("".join(sums), "utf-8")
         _check_replaced(destination, draft)
         sync_tree(draft)
         if force:
@@ -281,7 +285,8 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
                 other = f"it would not compute what the model does: {failed[0]}"
                 raise ParityError(f"{destination}: not written, for {other}")
             usage = written.usage(language_model, draft, title)
-            _put(draft, destination, name, card.card(language_model, title, name, usage, found), force)
+            check = f"`sha256sum --check --strict {SUMS}`" if draft.is_dir() else f"SHA-256 `{sha256_of(draft)}`"
+            _put(draft, destination, name, card.card(language_model, title, name, usage, found, check), force)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None

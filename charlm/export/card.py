@@ -23,8 +23,10 @@ def printed(example: Callable[[], npt.NDArray[np.float32]]) -> str:
         return ""
 
 
-def card(language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity]) -> str:
-    """The README: what the model is, what goes in and out, and how the export was checked."""
+def card(
+    language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity], whole: str
+) -> str:
+    """The README: what the model is, what goes in and out, how the export was checked, and what a whole copy is."""
     model, tokenizer = language_model.config.model, language_model.tokenizer
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
     symbols = ""
@@ -38,5 +40,6 @@ def card(language_model: LanguageModel, title: str, format_name: str, usage: str
 - {tokenizer.vocabulary} ids, `{tokenizer.name}`: {tokenizer.about}
 - checkpoint: step {language_model.checkpoint.step}
 - checked: {"; ".join(map(str, checks))}
+- whole: {whole}
 
 {usage}{symbols}"""
