@@ -169,7 +169,7 @@ class Checkpoint:
     def check_shapes(self, model: ModelConfig) -> None:
         """Holds the shapes of the weights against a configuration, before anything of their size is allocated.
 
-        How many columns a cell has for each unit is not asked; what is of another cell, `assign` refuses.
+        Of a layer, its kernel alone is asked: inputs by a multiple of units. `check_layers` knows the cells.
 
         Raises:
             ModelError: they are of another network.
@@ -184,6 +184,12 @@ class Checkpoint:
         layers = {name.split(".")[1] for name in shapes if name.startswith("layers.")}
         if len(layers) != model.layers:
             raise ModelError(f"{path}: has {len(layers)} layers; config.json says {model.layers}")
+        for n in range(model.layers):
+            inputs, name = model.units if n else model.features, f"layers.{n}.kernel"
+            rows, columns = (*shapes.get(name, ()), 0, 0)[:2]
+            if rows != inputs or not columns or columns % model.units:
+                has = shapes.get(name, "missing")
+                raise ModelError(f"{path}: {name} is {has}; config.json says ({inputs}, a multiple of {model.units})")
 
 
 @contextmanager

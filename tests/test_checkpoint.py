@@ -650,7 +650,7 @@ def test_weights_of_another_kind_are_refused(run, content):
 
 NETWORK = {"units": 7, "embedding": 4, "layers": 2, "vocabulary": 5}
 TIED = {"embedding": (5, 7), "layers.0.kernel": (7, 28), "layers.1.kernel": (7, 28), "bias": (5,)}
-SHAPES = {**TIED, "embedding": (5, 4), "projection": (7, 5)}
+SHAPES = {**TIED, "embedding": (5, 4), "layers.0.kernel": (4, 28), "projection": (7, 5)}
 
 
 @pytest.mark.parametrize(
@@ -672,6 +672,14 @@ def test_a_foreign_size_is_refused_from_the_header_before_it_is_allocated(run, c
     checkpoint.check_shapes(ModelConfig(**NETWORK))
     with pytest.raises(ModelError, match=says):
         checkpoint.check_shapes(ModelConfig(**{**NETWORK, **change}))
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (4, 0), (7, 28), (4, 27)])
+def test_a_kernel_of_other_layers_is_refused(run, shape):
+    shapes = {**SHAPES, "layers.0.kernel": shape}
+    checkpoint = run.save(40, {name: np.zeros(s) for name, s in shapes.items()}, {}, {"best": None}, TOKENIZER)
+    with pytest.raises(ModelError, match=r"layers\.0\.kernel is .*; config.json says \(4, a multiple of 7\)"):
+        checkpoint.check_shapes(ModelConfig(**NETWORK))
 
 
 def test_arrays_of_another_model_are_refused():
