@@ -3,7 +3,6 @@
 import errno
 import os
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 from small_runs import CHARLM, drafts, last_step, make_corpus, train
@@ -15,36 +14,26 @@ WITHOUT = ("ENOLCK", "EOPNOTSUPP", "ENOSYS")
 NOTE = ""
 
 
-def both(commands: list[list[object]], folder: Path) -> list[tuple[int, str]]:
-    """The exit codes of commands that begin at the same moment, and the last lines that they say, losers first."""
+def one_wins(command: list[object], folder: Path, run: Path, steps: int, loses: int, because: str) -> bool:
+    """True if, of two of a command at the same moment, one trains a run to its end and one is refused in one line."""
     how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
-    running = [subprocess.Popen([CHARLM, *map(str, command)], **how) for command in commands]
-    said = [process.communicate()[1] for process in running]
-    return sorted(
-        ((process.returncode, text) for process, text in zip(running, said, strict=True)), key=lambda told: -told[0]
-    )
-
-
-def one_line(text: str) -> str:
-    """The last line, which is an error, with nothing of a traceback before."""
-    assert "Traceback" not in text, text
-    return text.splitlines()[-1]
+    running = [subprocess.Popen([CHARLM, *map(str, command)], **how) for _ in range(2)]
+    said = {process.communicate()[1]: process.returncode for process in running}
+    refusal = max(said, key=said.__getitem__)
+    refused = sorted(said.values()) == [0, loses] and because in refusal.splitlines()[-1] and "Traceback" not in refusal
+    whole = last_step(run) == steps and not drafts(run)
+    if not (refused and whole):
+        print(command, said, last_step(run), drafts(run), flush=True)
+    return refused and whole
 
 
 def of_one_name(corpus: Path, folder: Path) -> dict[str, str]:
     """Trainings of one name, which begin at the same moment."""
-    models, codes, right = folder / "models", Counter(), 0
+    models, right = folder / "models", 0
     for n in range(TRIES):
-        name = f"run-{n}"
-        command = ["train", corpus, "--models", models, "--name", name, *SMALL]
-        (code, said), (won, _) = both([command, command], folder)
-        codes[code, won] += 1
-        refused = one_line(said)
-        known = code == 2 and f"{models / name} exists: add --resume to go on" in refused
-        whole = last_step(models / name) == 20 and not drafts(models / name)
-        right += won == 0 and known and whole
-        if not (won == 0 and known and whole):
-            print(n, code, won, refused, whole, flush=True)
+        run = models / f"run-{n}"
+        command = ["train", corpus, "--models", models, "--name", run.name, *SMALL]
+        right += one_wins(command, folder, run, 20, 2, f"{run} exists: add --resume to go on")
     return {
         "what": "two `charlm train --name x` at the same moment",
         "tried": f"{TRIES} times",
@@ -60,13 +49,7 @@ def of_one_run(corpus: Path, folder: Path) -> dict[str, str]:
     for n in range(TRIES):
         steps = 100 + 50 * (n + 1)
         command = ["train", "--resume", "--models", run.parent, "--name", run.name, "--steps", steps]
-        (code, said), (won, _) = both([command, command], folder)
-        refused = one_line(said)
-        known = code == 1 and f"{run}: is being trained by another process" in refused
-        whole = last_step(run) == steps and not drafts(run)
-        right += won == 0 and known and whole
-        if not (won == 0 and known and whole):
-            print(n, code, won, refused, last_step(run), flush=True)
+        right += one_wins(command, folder, run, steps, 1, f"{run}: is being trained by another process")
     return {
         "what": "two `charlm train --resume` of one run at the same moment",
         "tried": f"{TRIES} times",
