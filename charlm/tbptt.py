@@ -39,6 +39,7 @@ class Update(NamedTuple):
 
     nats_sum: Tensor  # over the scored symbols
     gradient_norm: Tensor  # global, of the gradient of nats per scored symbol, before clipping; 0 if it was skipped
+    weights_sum: Tensor  # of all weights after it: not finite if one of them is not
     state: ModelState  # the next window's
 
 
@@ -198,7 +199,8 @@ class Trainer:
         if scaled:  # the optimizer skips an overflow, and unscales
             norm = tf.where(tf.math.is_finite(norm), norm / scale, 0.0)
         self.optimizer.apply(clipped, variables)
-        return Update(nats_sum, norm, _joined(list(states)))
+        weights_sum = tf.add_n([tf.reduce_sum(variable) for variable in variables])
+        return Update(nats_sum, norm, weights_sum, _joined(list(states)))
 
 
 class Evaluator:

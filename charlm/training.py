@@ -261,7 +261,7 @@ class Training:
         nats, norm = float(update.nats_sum) / scored, float(update.gradient_norm)
         if self.budget:
             self.budget.updated(time.monotonic() - start)
-        check_finite(self.at.step + 1, {"loss": nats, "gradient_norm": norm})
+        check_finite(at.step + 1, {"loss": nats, "gradient_norm": norm, "weights_sum": float(update.weights_sum)})
         self.state, self.at.step = update.state, self.at.step + 1
         self.at.epoch, self.at.window = after.epoch, after.window
         return Stepped(

@@ -34,6 +34,7 @@ def trained(cell="lstm", groups=1, updates=4, dropout=0.0, lanes=4, k2=12, k1=5,
         update = trainer(w, state, rate, (1, n))
         log.append((float(update.nats_sum), float(update.gradient_norm)))
         cursor, state = windows.after(cursor), update.state
+    assert float(update.weights_sum) == pytest.approx(sum(v.numpy().sum() for v in model.trainable_variables))
     return model, state, log
 
 

@@ -177,11 +177,11 @@ def spoil(training, what, value):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
 @pytest.mark.parametrize("what", ["a weight", "a weight that is not used", "a slot", "the state"])
-def test_what_is_not_finite_ends_a_run_and_is_never_written(run, what, value):
+def test_what_is_not_finite_ends_a_run_in_the_next_update_and_is_never_written(run, what, value):
     last = run.last()
     training = Training(open_session(Request([], {"train": {"steps": 32}}, run.path.parent, "run", None, True)))
     spoil(training, what, value)
-    with pytest.raises(DivergedError, match="step 30 is whole") as caught:
+    with pytest.raises(DivergedError, match="at step 31: .*step 30 is whole") as caught:
         list(training.events())
     assert caught.value.exit_code == 4
     assert run.last() == last

@@ -13,9 +13,12 @@ from charlm.machine import start_tensorflow
 from charlm.runs import Run
 from charlm.session import Request, open_session
 
-NOTE = ""
+NOTE = (
+    "divergence: one element of a matrix of weights or slots, a gradient, all of the state, or the loss. An infinite\n"
+    "second moment of AdamW's is no weight's: it holds that weight still, and is noticed before the next save."
+)
 SEED = 1
-PLACES = ("weights", "optimizer slots", "state", "loss")
+PLACES = ("weights", "optimizer slots", "state", "gradient", "loss")
 VALUES = (np.nan, np.inf, -np.inf)
 STEPS = 40
 MOMENTS = 3  # of each place and value
@@ -25,10 +28,27 @@ SETTINGS = {
 }
 
 
-def poison(training, place: str, value: float, rng: random.Random) -> None:
+def gradient_noise(training):
+    """A variable, 0 now, that is added to a gradient in every update."""
+    import tensorflow as tf
+
+    noise, total = tf.Variable(0.0), training.trainer.replicas.total
+
+    def noisy(tensors):
+        loss, *gradients = total(tensors)
+        return [loss, gradients[0] + noise, *gradients[1:]]
+
+    training.trainer.replicas.total = noisy
+    return noise
+
+
+def poison(training, place: str, value: float, noise, rng: random.Random) -> None:
     """Puts a value into one element of a training, or into what the next update says."""
     import tensorflow as tf
 
+    if place == "gradient":
+        noise.assign(value)
+        return
     if place == "loss":
         applied = training._applied
 
@@ -63,15 +83,17 @@ def tried(corpus: Path, models: Path, name: str, case: tuple, reaction: str, rng
     at = rng.randrange(SAVED_EVERY + 1, STEPS - 1)
     train = SETTINGS["train"] | {"on_divergence": reaction}
     training = Training(open_session(Request([str(corpus)], SETTINGS | {"train": train}, models, name, "tiny")))
+    noise = gradient_noise(training)
     code, found, done, last_step = 0, 0, False, 0
     try:
         for event in training.events():
             if isinstance(event, Stepped):
                 last_step = event.step
                 if event.step == at and not found:
-                    poison(training, place, value, rng)
+                    poison(training, place, value, noise, rng)
             if isinstance(event, BackedOff):
                 found = event.diverged
+                noise.assign(0.0)
             done |= isinstance(event, Finished) and event.step == STEPS
     except DivergedError as error:
         code, found = error.exit_code, last_step + 1
