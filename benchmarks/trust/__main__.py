@@ -51,7 +51,11 @@ def page(measured: dict) -> str:
         for part in known
         for row in measured[part]["rows"]
     ]
-    machines = dict.fromkeys(f"\n{measured[part]['machine']}" for part in known)
+    versions: dict[str, dict[str, None]] = {}  # of the packages, by the machine
+    for part in known:
+        place, _, found = measured[part]["machine"].strip().rstrip(".").partition("; ")
+        versions.setdefault(place, {}).update(dict.fromkeys(found.split(", ")))
+    machines = [f"\n{place}; {', '.join(found)}.\n" for place, found in versions.items()]
     notes = [f"\n{note}\n" for part in known if (note := importlib.import_module(part).NOTE)]
     return HEAD + "".join([*rows, *machines, *notes])
 
