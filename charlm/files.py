@@ -82,6 +82,11 @@ def open_regular(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Where links lead; unlike `Path.resolve`, a loop of links is no error before it is used."""
+    return Path(os.path.realpath(path))
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits; raises OSError if it is none."""
     with open_regular(path) as file:
@@ -105,7 +110,7 @@ def replacing(place: Path) -> Iterator[Path]:
     if place.exists() and not place.is_file():
         yield place
         return
-    place = place.resolve()  # a link stays one
+    place = real_path(place)  # a link stays one
     beside = place.with_name(f".{secrets.token_hex(8)}-{place.name}")  # containers share numbers of processes
     try:
         yield beside

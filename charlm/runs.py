@@ -30,6 +30,7 @@ from charlm.files import (
     MANIFEST,
     UNSUPPORTED,
     read_json,
+    real_path,
     remove_folder,
     replace_folder,
     replacing,
@@ -136,7 +137,7 @@ class Run:
         """A run that somebody else made could have a training write to any file of the user's."""
         for name in WRITTEN:
             place = self.path / name
-            if place.is_symlink() and not place.resolve().is_relative_to(self.path.resolve()):
+            if place.is_symlink() and not real_path(place).is_relative_to(real_path(self.path)):
                 raise ModelError(
                     f"{place}: is a link out of the run, and training writes there; put the real one there"
                 )

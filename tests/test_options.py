@@ -27,6 +27,7 @@ def charlm(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("charlm.cli.open_streams", lambda: None)  # this process' own streams are pytest's
     monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
     def run(*words, **env):
         for name, value in env.items():
@@ -54,6 +55,20 @@ def models(tmp_path):
     (folder / "foreign" / "config.json").write_text("[]")
     (folder / "notes").mkdir()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "says"),
+    [("loop/out", 2, "no such directory"), ("x" * 300, 1, "File name too long"), ("x" * 300 + "/out.keras", 1, "")],
+    ids=["loop", "long", "long folder"],
+)
+def test_a_place_that_no_file_can_have_is_one_line(charlm, tmp_path, place, code, says):
+    (tmp_path / "loop").symlink_to("loop")
+    ended, _, err = charlm("export", "--model", SHIPPED, tmp_path / place)
+    assert (ended, err.count("\n")) == (code, 1)
+    assert err.startswith(f"charlm: {tmp_path}/")
+    assert says in err
+    assert "unexpectedly" not in err
 
 
 def test_charlm_alone_prints_its_help_in_lines(charlm):

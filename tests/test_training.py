@@ -181,7 +181,7 @@ def test_what_is_not_finite_ends_a_run_in_the_next_update_and_is_never_written(r
     last = run.last()
     training = Training(open_session(Request([], {"train": {"steps": 32}}, run.path.parent, "run", None, True)))
     spoil(training, what, value)
-    with pytest.raises(DivergedError, match="at step 31: .*step 30 is whole") as caught:
+    with pytest.raises(DivergedError, match=r"at step 31: .*step 30 is whole") as caught:
         list(training.events())
     assert caught.value.exit_code == 4
     assert run.last() == last

@@ -22,6 +22,7 @@ PARTS = (
     "kills",
     "disk",
     "full",
+    "places",
     "damage",
     "divergence",
     "signals",

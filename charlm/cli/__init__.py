@@ -147,7 +147,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _exit(1, f"failed unexpectedly: {error} (charlm --debug ... shows where)")
+        _exit(1, _failure(error))
 
 
 class _Lines(logging.Formatter):
@@ -162,6 +162,13 @@ def _is_on(value: str) -> bool:
         return bool(value) and bool(click.BOOL.convert(value, None, None))
     except click.BadParameter:
         return False
+
+
+def _failure(error: Exception) -> str:
+    """A failure that no command knows, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"failed unexpectedly: {error} (charlm --debug ... shows where)"
 
 
 def _exit(code: int, message: str = "") -> NoReturn:

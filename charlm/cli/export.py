@@ -10,6 +10,7 @@ import click
 from charlm.cli.options import Choice, json_option, model_options
 from charlm.cli.output import print_json
 from charlm.export import FORMATS, check_destination, check_engine, check_model, export, format_for, readme
+from charlm.files import real_path
 
 
 @click.command()
@@ -54,7 +55,7 @@ def command(
     from charlm.shelf import find_run
 
     name = name or format_for(destination)
-    check_destination(destination.resolve(), name, force, version)
+    check_destination(real_path(destination), name, force, version)
     if not unchecked:
         check_engine(name)
     found = find_run(model, models).pick(checkpoint)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from charlm.config import Config
 from charlm.errors import CharlmError, UsageError, did_you_mean, named
-from charlm.files import EXPORT_TITLE, put_back, replace_folder, replacing, sha256_of, sync, sync_tree
+from charlm.files import EXPORT_TITLE, put_back, real_path, replace_folder, replacing, sha256_of, sync, sync_tree
 from charlm.machine import check_threads
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def export(
         UsageError: see `check_destination`, `check_engine` and `check_model`; or the format needs an extra.
         ParityError: what was written computes something else; it was removed.
     """
-    place = Path(destination).resolve()
+    place = real_path(destination)
     name = format or format_for(place)
     if name not in FORMATS:
         raise UsageError(f"{named('format')}: there is no {name!r}{did_you_mean(name, FORMATS)}")
