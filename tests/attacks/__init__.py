@@ -11,4 +11,4 @@ ATTACKS = {**LINKS, **HEADERS, **VALUES}
 # What only a training would fall for; whoever reads such a run gets its text, or is refused.
 HARMLESS_TO_READ = WRITES_ALONE
 # What comes out when the network is about to be built.
-OF_LAYERS = ("a small file for a huge network", "many layers of nothing")
+OF_LAYERS = ("a small file for a huge network",)

@@ -49,8 +49,8 @@ def names_of_files(*names: str):
     return attack
 
 
-def a_hundred_thousand_files(run: Path, outside: Path) -> None:
-    for n in range(100_000):
+def a_million_files(run: Path, outside: Path) -> None:
+    for n in range(1_000_000):
         os.mknod(checkpoint(run) / f"file-{n}")
 
 
@@ -75,5 +75,5 @@ LINKS = WRITES_ALONE | {
 LINKS |= {
     "a pickle among the files": names_of_files("model.pkl"),
     "names that terminals obey": names_of_files("\x1b[2J\x1b]0;owned\x07", "a\nb"),
-    "a hundred thousand files": a_hundred_thousand_files,
+    "a million files": a_million_files,
 }

@@ -57,7 +57,7 @@ def narrow(run: Path, outside: Path) -> None:
 
 
 def layered(run: Path, outside: Path) -> None:
-    """A million layers that hold nothing."""
+    """A hundred thousand layers that hold nothing."""
     place, count = checkpoint(run), 100_000
     configured("config.model", "config.json", layers=count)(run, outside)
     arrays = safetensors.numpy.load((place / "weights.safetensors").read_bytes())
