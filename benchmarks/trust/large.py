@@ -1,5 +1,6 @@
 """A text much larger than memory should have to be: what it takes, and what a stop costs."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -94,9 +95,14 @@ class Training:
 
 def kept(folder: Path) -> tuple[int, int]:
     """How many characters are kept for another start, and how many are encoded."""
-    done = [json.loads(state.read_text())["done"] for state in (folder / "cache" / "ids").glob(".*.npy.json")]
-    drafts = [file.stat().st_size - 128 for file in (folder / "cache" / "ids").glob(".*.npy")]
-    return max(done, default=0), max(drafts, default=0)
+    done, drafts = [0], [0]
+    for path in (folder / "cache" / "ids").glob(".*"):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # it is being written or renamed
+            if path.suffix == ".json":
+                done.append(json.loads(path.read_text())["done"])
+            else:
+                drafts.append(path.stat().st_size - 128)
+    return max(done), max(drafts)
 
 
 def stopped(text: Path, folder: Path, number: int, share: float) -> tuple[Training, float]:
