@@ -25,7 +25,8 @@ NOTE = (
     f"strangers: {len(ATTACKS)} run directories of `tests/attacks`, through {', '.join(COMMANDS)}.\n"
     "A refusal is one line and the exit code 2, 3 or 5. What only a training would fall for is read by the others,\n"
     f"and a training refuses it. A failure is more memory than {MOST_MEGABYTES:.0f} MB above that of a good run, two\n"
-    "minutes, a traceback, a control character, or any change outside the run."
+    "minutes, a traceback, a control character, or any change outside the run. Where a layer lacks one of its\n"
+    "kernels, a training says so after TensorFlow has started and after other lines, which is counted as a failure."
 )
 
 
