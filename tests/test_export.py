@@ -113,7 +113,7 @@ def test_an_export_computes_what_the_model_does(name, cell, tmp_path):
     assert card.read_text().startswith(f"# {out.name}\n\n{EXPORT_TITLE} ")
     assert "-out" not in card.read_text()
     if suffix:
-        assert f"SHA-256 `{hashlib.sha256(out.read_bytes()).hexdigest()}`" in card.read_text()
+        assert f"SHA-256: `{hashlib.sha256(out.read_bytes()).hexdigest()}`" in card.read_text()
     else:
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True)
         files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}

@@ -285,8 +285,9 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
                 other = f"it would not compute what the model does: {failed[0]}"
                 raise ParityError(f"{destination}: not written, for {other}")
             usage = written.usage(language_model, draft, title)
-            check = f"`sha256sum --check --strict {SUMS}`" if draft.is_dir() else f"SHA-256 `{sha256_of(draft)}`"
-            _put(draft, destination, name, card.card(language_model, title, name, usage, found, check), force)
+            told = f"`sha256sum --check --strict {SUMS}` tells whether a copy is whole"
+            digest = told if draft.is_dir() else f"SHA-256: `{sha256_of(draft)}`"
+            _put(draft, destination, name, card.card(language_model, title, name, usage, found, digest), force)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None

@@ -24,9 +24,9 @@ def printed(example: Callable[[], npt.NDArray[np.float32]]) -> str:
 
 
 def card(
-    language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity], whole: str
+    language_model: LanguageModel, title: str, format_name: str, usage: str, checks: list[Parity], digest: str
 ) -> str:
-    """The README: what the model is, what goes in and out, how the export was checked, and what a whole copy is."""
+    """The README: what the model is, what goes in and out, how the export was checked, and its digest."""
     model, tokenizer = language_model.config.model, language_model.tokenizer
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
     symbols = ""
@@ -40,6 +40,6 @@ def card(
 - {tokenizer.vocabulary} ids, `{tokenizer.name}`: {tokenizer.about}
 - checkpoint: step {language_model.checkpoint.step}
 - checked: {"; ".join(map(str, checks))}
-- whole: {whole}
+- {digest}
 
 {usage}{symbols}"""
