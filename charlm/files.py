@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,19 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits; raises OSError if it is none."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder and below it, however many there are; links to folders are not followed."""
+    size, folders = 0, [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file():
+                    size += entry.stat().st_size
+    return size
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -218,13 +231,8 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(_line_ends(path))
     if not isinstance(files, dict) or not is_sealed(path, manifest):
         raise ModelError(f"{folder}: is damaged: {MANIFEST} does not match its own digest")
-    present = {file.name for file in folder.iterdir() if not left_by_system(file.name)} - {MANIFEST}
-    if present != files.keys():
-        differ = sorted(present ^ files.keys())
-        names = ", ".join(map(visible, differ[:NAMED])) + (
-            f" and {len(differ) - NAMED:,} more" if len(differ) > NAMED else ""
-        )
-        raise ModelError(f"{folder}: is damaged: missing or added: {names}")
+    if differ := _missing_or_added(folder, files.keys() | {MANIFEST}):
+        raise ModelError(f"{folder}: is damaged: missing or added: {differ}")
     for name, entry in files.items():
         try:
             if entry != _entry(folder / name):
@@ -232,6 +240,20 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
         except OSError as error:
             raise ModelError(f"{folder}: is damaged: {name} cannot be read: {error.strerror}") from None
     return manifest
+
+
+def _missing_or_added(folder: Path, expected: Set[str]) -> str:
+    """The names that a folder lacks or has beside those expected, however many; an empty text if there are none."""
+    missing, added = set(expected), 0
+    first: list[str] = []
+    with os.scandir(folder) as entries:
+        for name in (entry.name for entry in entries if not left_by_system(entry.name)):
+            if name in missing:
+                missing.remove(name)
+            else:
+                first, added = sorted([*first, name])[:NAMED], added + 1
+    named, more = sorted([*first, *missing])[:NAMED], added + len(missing) - NAMED
+    return ", ".join(map(visible, named)) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from charlm.checkpoint import Checkpoint, assign, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
-from charlm.files import write_json, write_manifest
+from charlm.files import size_of, write_json, write_manifest
 from charlm.runs import Run, publish
 from charlm.shelf import find_run
 from charlm.tokenizers import TOKENIZERS
@@ -249,6 +249,42 @@ def test_an_added_file_is_noticed(run):
     checkpoint = run.last()
     (checkpoint.path / "model.pkl").touch()
     assert refused(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("gone", "new", "says"),
+    [
+        (["weights.safetensors"], [], "weights.safetensors"),
+        (["weights.safetensors"], ["a", "z"], "a, weights.safetensors, z"),
+        (
+            [],
+            [f"file-{n}" for n in range(2000, 1000, -1)],
+            "file-1001, file-1002, file-1003, file-1004, file-1005 and 995 more",
+        ),
+        ([], [".DS_Store", "b\x1b"], r"b\x1b"),
+    ],
+    ids=["missing", "both", "many", "escaped"],
+)
+def test_the_first_names_that_are_missing_or_added_are_told(run, gone, new, says):
+    checkpoint = run.last()
+    for name in gone:
+        (checkpoint.path / name).unlink()
+    for name in new:
+        (checkpoint.path / name).touch()
+    with pytest.raises(ModelError) as caught:
+        checkpoint.verify()
+    assert str(caught.value) == f"{checkpoint.path}: is damaged: missing or added: {says}"
+
+
+def test_the_size_of_a_folder_counts_what_is_below_it_and_follows_no_link_to_a_folder(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    for place, size in (("x", 1), ("a/y", 20), ("a/b/z", 300)):
+        (tmp_path / place).write_bytes(bytes(size))
+    (tmp_path / "a/b/up").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to("nothing")
+    assert size_of(tmp_path) == 321
+    (tmp_path / "to-y").symlink_to("a/y")
+    assert size_of(tmp_path) == 341
 
 
 def test_the_last_whole_one_is_taken_and_the_damaged_are_warned_of(run, caplog):

@@ -16,7 +16,7 @@ from tqdm.utils import disp_len, disp_trim
 from charlm.config import Config
 from charlm.display import CHARACTER, UNITS
 from charlm.errors import CharlmError, visible
-from charlm.files import open_regular
+from charlm.files import open_regular, size_of
 from charlm.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def described(run: Run) -> dict[str, Any]:
     about: dict[str, Any] = {"name": run.name, "path": str(run.path), "state": "untrained", "when": None}
     about["bytes"] = 0
     try:
-        about["bytes"] = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+        about["bytes"] = size_of(run.path)
         if last := next(reversed(run.checkpoints()), None):
             about["when"] = datetime.fromtimestamp(last.written).astimezone().isoformat(timespec="seconds")
         record = run.record
