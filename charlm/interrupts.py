@@ -85,6 +85,7 @@ def interrupt_anew(dropped: sys.UnraisableHookArgs) -> None:
     Stands for `sys.unraisablehook`, which would print "Exception ignored in" and go on.
     """
     if issubclass(dropped.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        heeded = next((number for number in SIGNALS if callable(signal.getsignal(number))), signal.SIGINT)
+        threading.Timer(0.05, _thread.interrupt_main, [heeded]).start()
     else:
         sys.__unraisablehook__(dropped)

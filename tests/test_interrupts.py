@@ -49,15 +49,19 @@ def test_a_second_signal_of_any_kind_can_have_its_own_effect():
         assert called.wait(60)
 
 
-def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capsys):
+@pytest.mark.parametrize("ignored", [[], [signal.SIGINT]], ids=["terminal", "background"])
+def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capsys, ignored):
     class Interrupted:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     class Broken:
         def __del__(self):
             raise ValueError("of another kind")
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     monkeypatch.setattr(sys, "unraisablehook", interrupt_anew)
     Broken()
     assert "of another kind" in capsys.readouterr().err
