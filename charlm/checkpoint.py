@@ -54,7 +54,8 @@ class Record(dict[str, Any]):
         for key, kind in RECORDED[table].items():
             if key in values and not _is_of(values[key], kind):
                 raise ModelError(f"{self._where}: {key} is {json.dumps(values[key])[:SHOWN]}")
-        tables = {key: Record(values[key], path, key) for key in values.keys() & RECORDED.keys()}
+        inner = [key for key, kind in RECORDED[table].items() if kind is dict and key in RECORDED and key in values]
+        tables = {key: Record(values[key], path, key) for key in inner}
         super().__init__({**values, **tables})
 
     def __missing__(self, key: str) -> Any:
@@ -126,7 +127,7 @@ class Checkpoint:
         path = self.path / "config.json"
         try:
             return Config.recorded(self.record["config"], str(path))
-        except (KeyError, UsageError) as error:
+        except UsageError as error:
             raise ModelError(f"{path}: is not a configuration that this version of charlm reads: {error}") from None
 
     def standing(self) -> Progress:

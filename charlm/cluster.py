@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from charlm.errors import UsageError
@@ -25,10 +25,12 @@ class Cluster:
     Attributes:
         workers: their addresses, host:port. The first is the chief, which writes the run.
         index: this worker's.
+        chiefs: how many of them are chiefs by name, one or none; TensorFlow numbers the others apart.
     """
 
     workers: tuple[str, ...] = ("",)
     index: int = 0
+    chiefs: int = 0
 
     @classmethod
     def named(cls, environment: Mapping[str, str] = os.environ) -> Cluster:
@@ -41,7 +43,7 @@ class Cluster:
             raise UsageError(f"multiworker needs the environment variable {TF_CONFIG}, for example {EXAMPLE}")
         try:
             jobs, task = _read(environment[TF_CONFIG])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UsageError(f"{TF_CONFIG} must look like {EXAMPLE}, not {environment[TF_CONFIG][:200]!r}") from None
         if foreign := sorted({*jobs, task["type"]} - {"chief", "worker"}):
             without = "parameter servers are not supported by Keras 3; " if "ps" in foreign else ""
@@ -55,11 +57,16 @@ class Cluster:
             raise UsageError(f"{TF_CONFIG} has no {task['type']} {task['index']}: there are {len(own)}, from 0 on")
         if len(set(workers)) < len(workers):
             raise UsageError(f"{TF_CONFIG} names an address twice: {max(workers, key=workers.count)}")
-        return cls(workers, task["index"] + (len(chiefs) if task["type"] == "worker" else 0))
+        made = cls(workers, chiefs=len(chiefs))
+        return replace(made, index=made.number(task["type"], task["index"]))
+
+    def number(self, job: str, task: int) -> int:
+        """The index of a worker that TensorFlow calls by its job and a number in it."""
+        return task + (self.chiefs if job == "worker" else 0)
 
 
 def _read(text: str) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """The addresses by kind, and the task; raises ValueError, KeyError or TypeError where they are none."""
+    """The addresses by kind, and the task; raises what Python does of a value that is of another kind."""
     config = json.loads(text)
     jobs = {str(kind): list(addresses) for kind, addresses in config["cluster"].items()}
     task = {"type": config["task"]["type"], "index": config["task"]["index"]}

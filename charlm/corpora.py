@@ -7,6 +7,7 @@ from pathlib import Path
 
 from charlm.errors import CharlmError, UsageError, named
 from charlm.files import replacing
+from charlm.reading import unreadable
 
 
 def pydocs() -> Iterator[str]:
@@ -20,6 +21,9 @@ def stdlib() -> Iterator[str]:
     """The sources of the running Python's standard library (13 MB), tests and installed packages left out.
 
     Each begins with a comment line that names its path.
+
+    Raises:
+        UsageError: one of them cannot be read.
     """
     root = Path(sysconfig.get_path("stdlib"))
     left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -29,6 +33,8 @@ def stdlib() -> Iterator[str]:
                 yield f"# {path.as_posix()}\n{(root / path).read_bytes().decode()}\n"
             except UnicodeDecodeError:
                 continue
+            except OSError as error:
+                raise unreadable(root / path, error) from None
 
 
 def kjv() -> Iterator[str]:
@@ -70,7 +76,7 @@ def write_corpus(name: str, out: Path, force: bool = False) -> int:
         The number of characters written.
 
     Raises:
-        UsageError: such a file is there and may not be replaced, or a package is not installed.
+        UsageError: such a file is there and may not be replaced, a package is not installed, or a text cannot be read.
         CharlmError: it cannot be written.
     """
     try:

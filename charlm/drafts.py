@@ -126,7 +126,7 @@ def drafting(places: Mapping[Path, npt.DTypeLike]) -> Iterator[Draft]:
         own = "" if held else secrets.token_hex(8)
         drafts = {place: _beside(place, own) for place in places}
         state = drafts[first].with_suffix(".npy.json")
-        files = [closing.enter_context(held or drafts[first].open("w+b"))]
+        files = [closing.enter_context(held or _held(drafts[first]) or drafts[first].open("w+b"))]
         files += [closing.enter_context(_opened(drafts[place])) for place in list(places)[1:]]
         draft = None
         try:
@@ -144,6 +144,26 @@ def drafting(places: Mapping[Path, npt.DTypeLike]) -> Iterator[Draft]:
                 for path in (*drafts.values(), state):
                     path.unlink(missing_ok=True)
             raise
+
+
+def left_over(folder: Path) -> list[Path]:
+    """The files of drafts in a folder that no process holds."""
+    held: dict[str, bool] = {}
+    drafts = sorted(folder.glob(".*.npy*"))
+    for draft in drafts:
+        first = f".{draft.name.split('.')[1]}.npy"
+        if first not in held:
+            held[first] = _is_held(folder / first)
+    return [draft for draft in drafts if not held[f".{draft.name.split('.')[1]}.npy"]]
+
+
+def _is_held(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _beside(place: Path, own: str = "") -> Path:
@@ -175,7 +195,7 @@ def _held(path: Path) -> IO[bytes] | None:
 
 def _clear(folder: Path) -> None:
     """Removes what killed processes left and nobody went on with."""
-    for draft in folder.glob(".*"):
+    for draft in folder.glob(".*.npy*"):
         with suppress(FileNotFoundError):  # another process has finished it
-            if time.time() - draft.stat().st_mtime > KEPT_SECONDS:
+            if draft.is_file() and time.time() - draft.stat().st_mtime > KEPT_SECONDS:
                 draft.unlink()

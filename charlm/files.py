@@ -94,15 +94,19 @@ def sha256_of(path: Path) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of all files in a folder and below it, however many there are; links to folders are not followed."""
+    """The bytes of all files in a folder and below it, however many there are; links to folders are not followed.
+
+    Another process may remove some of them meanwhile.
+    """
     size, folders = 0, [str(folder)]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.is_file():
-                    size += entry.stat().st_size
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file():
+                        size += entry.stat().st_size
     return size
 
 

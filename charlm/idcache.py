@@ -55,7 +55,7 @@ def _platform_folder() -> Path | None:
 
 def _may_be_written(place: Path) -> bool:
     """Tells whether a folder can be written, or be made."""
-    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    there = next(folder for folder in (place, *place.parents) if os.access(folder, os.F_OK))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 

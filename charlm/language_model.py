@@ -63,7 +63,7 @@ class LanguageModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Text to ids and back; raises UsageError if it is a model of number series."""
+        """Text to ids and back; raises UsageError if it is no model of text."""
         return self.alphabet if isinstance(self.alphabet, Tokenizer) else self.checkpoint.tokenizer()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -264,9 +264,10 @@ class LanguageModel:
         return [next(found) if source else [Hypothesis("", 0.0, 0)] for source in sources]
 
     def forecaster(self) -> Forecaster:
-        """What draws continuations of number series; raises UsageError if it is a model of text."""
+        """What draws continuations of number series; raises UsageError if it is no model of them."""
         if not isinstance(self.alphabet, SeriesAlphabet):
-            raise UsageError(f"{self.checkpoint.run_name}: is a model of text; train one with tokenizer='series'")
+            name = self.checkpoint.run_name
+            raise UsageError(f"{name}: is no model of number series; train one with tokenizer='series'")
         if self._forecaster is None:
             self._forecaster = Forecaster(self.model, self.alphabet)
         return self._forecaster

@@ -115,8 +115,8 @@ class Origin:
             return OldText(run, self.weights, name, "it was not kept")
         try:
             corpus = read_again(recorded["paths"], config, recorded, announce)
-        except CharlmError:
-            return OldText(run, self.weights, name, f"it is not here ({', '.join(recorded['paths'])})")
+        except CharlmError as error:
+            return OldText(run, self.weights, name, f"it is not here ({error})")
         if corpus.sha256 != recorded["sha256"]:
             return OldText(run, self.weights, name, "it has changed since")
         before, after = (part_of(corpus, config, one, "valid") for one in (self.checkpoint.alphabet(), alphabet))

@@ -58,7 +58,6 @@ def on_all_cores(function: Callable[[Argument], Value], arguments: Iterable[Argu
 @contextmanager
 def _workers(function: Callable[[Argument], Value], count: int) -> Iterator[Callable[[Argument], Future[Value]]]:
     """Processes that wait for arguments, and what gives one of them an argument."""
-    command, environment = [sys.executable, "-P", "-c", WORK], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes, pipes = list[subprocess.Popen[bytes]](), list[Pipe]()
     idle = SimpleQueue[Pipe]()
 
@@ -77,20 +76,11 @@ def _workers(function: Callable[[Argument], Value], count: int) -> Iterator[Call
 
     threads = ThreadPoolExecutor(count, thread_name_prefix="charlm-pool")
     try:
-        for _ in range(count):
-            read, write = os.pipe()
-            answered, answers = os.pipe()
-            pipes.append((Connection(write, readable=False), Connection(answered, writable=False)))
-            with Connection(read, writable=False), Connection(answers, readable=False):  # the process has its own
-                processes.append(
-                    subprocess.Popen(
-                        [*command, str(read), str(answers)],
-                        env=environment,
-                        pass_fds=(read, answers),
-                        stdin=subprocess.DEVNULL,
-                        start_new_session=True,
-                    )
-                )
+        try:
+            for _ in range(count):
+                _start(processes, pipes)
+        except OSError as error:
+            raise CharlmError(f"processes cannot be started: {error.strerror}; end others, or raise a limit") from None
         for pipe in pipes:
             with suppress(BrokenPipeError):  # `value_of` says so
                 pipe[0].send(function)
@@ -104,6 +94,24 @@ def _workers(function: Callable[[Argument], Value], count: int) -> Iterator[Call
             connection.close()
         for process in processes:
             process.wait()
+
+
+def _start(processes: list[subprocess.Popen[bytes]], pipes: list[Pipe]) -> None:
+    """Starts another process, with its pipes; raises OSError where the system has no room for them."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    read, write = os.pipe()
+    answered, answers = os.pipe()
+    pipes.append((Connection(write, readable=False), Connection(answered, writable=False)))
+    with Connection(read, writable=False), Connection(answers, readable=False):  # the process has its own
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-P", "-c", WORK, str(read), str(answers)],
+                env=environment,
+                pass_fds=(read, answers),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
 
 
 def work() -> None:

@@ -84,10 +84,12 @@ def text_bytes(text: str) -> bytes:
 
 
 def unreadable(path: str | Path, error: OSError) -> UsageError:
+    """The error of a file that the system does not let read."""
     return UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions")
 
 
 def open_file(path: Path) -> IO[bytes]:
+    """A file opened for reading; raises UsageError if it cannot be."""
     try:
         return path.open("rb")
     except OSError as error:
@@ -166,8 +168,16 @@ def wide_encoding(head: bytes) -> str | None:
 
 
 def read_prompt(stream: IO[bytes], name: str) -> bytes:
-    """The bytes of a prompt; raises DataError for more than there may be, which a device or a pipe could give."""
-    data = stream.read(MOST_PROMPT_BYTES + 1)
+    """The bytes of a prompt.
+
+    Raises:
+        DataError: there are more than there may be, which a device or a pipe could give.
+        UsageError: it cannot be read.
+    """
+    try:
+        data = stream.read(MOST_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
     if len(data) > MOST_PROMPT_BYTES:
         raise DataError(f"{name}: has more than {MOST_PROMPT_BYTES:,} bytes, which is no prompt; give its end alone")
     return data

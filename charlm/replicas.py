@@ -180,8 +180,8 @@ class Replicas:
             if not self.several_workers:
                 raise
             tasks = re.findall(r"/job:(\w+)/(?:replica:0/)?task:(\d+)", error.message)
-            own = ("worker", str(self.cluster.index))
-            lost = next((f"{kind} {number}" for kind, number in tasks[::-1] if (kind, number) != own), "a worker")
+            numbers = [self.cluster.number(job, int(task)) for job, task in tasks[::-1]]
+            lost = next((f"worker {number}" for number in numbers if number != self.cluster.index), "a worker")
             way_out = f"start all workers again, with {named('resume', True)}: they go on from the last checkpoint"
             raise CharlmError(f"{lost} is gone; {way_out}") from None
 

@@ -275,7 +275,8 @@ class Run:
         progress = last.progress()
         if "best" not in progress:
             raise ModelError(f"{last.path}/progress.json: is not charlm's: it does not name the best checkpoint")
-        step = progress["best"] if which == "best" else int(number)
+        standing = last.standing()
+        step = standing.best if which == "best" else int(number)
         found = next((c for c in self.checkpoints() if c.step == step), None)
         if found is None and which != "best":
             known = ", ".join(str(c.step) for c in self.checkpoints())
@@ -289,7 +290,7 @@ class Run:
                 raise
             _log.warning("%s; using step %d", error, last.step)
             return last
-        if which == "best" and progress.get("scored", last.step) < last.step:
+        if which == "best" and standing.scored < last.step:
             newest = named("checkpoint", "last")
             _log.warning("using step %d; step %d has no score yet (%s takes it)", found.step, last.step, newest)
         return found

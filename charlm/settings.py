@@ -38,19 +38,23 @@ class Allowed:
 
 
 def at_least(least: float) -> Allowed:
+    """Finite numbers from one on."""
     return Allowed(f"at least {least:g}", lambda value: least <= value < math.inf)
 
 
 def within(words: str, *ranges: tuple[float, float]) -> Allowed:
+    """Numbers in any of some ranges [least, most], which words describe."""
     return Allowed(words, lambda value: any(least <= value <= most for least, most in ranges), ranges=ranges)
 
 
 def between(least: float, most: float) -> Allowed:
+    """Numbers in [least, most]."""
     words = (f"{limit:.6f}".rstrip("0").rstrip(".") for limit in (least, most))
     return within("from {} to {}".format(*words), (least, most))
 
 
 def one_of(*names: str) -> Allowed:
+    """Some names."""
     return Allowed(f"one of {', '.join(names)}", lambda value: value in names, names)
 
 

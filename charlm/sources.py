@@ -162,10 +162,11 @@ def _below(folder: str, reading: Reading, everything: bool) -> Sources:
         files += [Path(root, name) for name in taken(root, names)]
     regular = _in_order(files)
     text = [file for file in regular if looks_like_text(file, reading)]
+    taken_up = set(text)
     if not text and not left_out:
         ways_out = f"name the files, or use {named('data.encoding')} if they are not UTF-8"
         raise DataError(f"{folder}: no text files in this folder; {ways_out}")
-    return Sources(tuple(text), (*sorted(left_out), *((file, NO_TEXT) for file in regular if file not in {*text})))
+    return Sources(tuple(text), (*sorted(left_out), *((file, NO_TEXT) for file in regular if file not in taken_up)))
 
 
 def _in_order(files: Iterable[Path]) -> list[Path]:

@@ -86,7 +86,7 @@ def replica_groups(replicas: Replicas, config: Config) -> int:
 
 
 def build_optimizer(config: TrainConfig, model: CharLM) -> Any:
-    """AdamW (Loshchilov and Hutter 2019), SGD with Nesterov momentum, or RMSprop; biases and embedding do not decay.
+    """AdamW (Loshchilov and Hutter 2019), SGD with Nesterov momentum, or RMSprop; the recurrent layers' kernels decay.
 
     In float16 the loss is scaled, and an update whose gradient overflows is skipped (Micikevicius et al. 2018).
     """

@@ -30,8 +30,8 @@ def corpus_of(checkpoint: Checkpoint, paths: list[str], reading: Announce) -> Co
     anew = f", or write it anew: charlm corpus {Path(written).stem} {Path(written).name}" if written else ""
     try:
         corpus = read_again(paths, config, trained, reading)
-    except UsageError:
-        raise UsageError(f"{text}, which is not here; name where it is, or another text{anew}") from None
+    except UsageError as error:
+        raise UsageError(f"{text}, which is not here; name where it is, or another text{anew} ({error})") from None
     if corpus.sha256 != trained["sha256"]:
         raise UsageError(f"{text}, which has changed since; name a text to evaluate{anew}")
     return corpus

@@ -95,23 +95,22 @@ class Training:
             self.at.every = train.evaluate_every or (self.at.steps and math.ceil(self.at.steps / EVALUATIONS))
 
     def _restore(self, checkpoint: Checkpoint, steps: int | None) -> None:
-        now = self.at
-        self._load(checkpoint)
+        for change in self._load(checkpoint):
+            _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.before = self.at.seconds
         self.validation.limit(self.at.validated)
-        for change in self.at.computed_as(now):
-            _log.warning("%s: %s; it will not go on bit for bit", self.run.name, change)
         self.previous = self.at.lengthen(checkpoint.config().train, self.config.train, steps)
 
-    def _load(self, checkpoint: Checkpoint) -> None:
-        self.at = checkpoint.standing()
+    def _load(self, checkpoint: Checkpoint) -> list[str]:
+        """Goes on from a checkpoint, and returns what of this process' computing changes its bits."""
+        now, self.at = self.at, checkpoint.standing()
         arrays = checkpoint.arrays("weights"), checkpoint.arrays("training")
         self.state, self.ahead = self.trainer.take(*arrays, checkpoint.path), None
+        return self.at.computed_as(now)
 
-    def _backed_off(self, diverged: NotFinite) -> BackedOff:
+    def _backed_off(self, diverged: NotFinite, last: Checkpoint) -> BackedOff:
         """Goes back to the last checkpoint, with a lower learning rate."""
-        plan, last = self.at, self.run.last()
-        assert last is not None
+        plan = self.at
         self._load(last)
         self.at.steps, self.at.every, self.at.validated = plan.steps, plan.every, plan.validated
         self.at.back_offs = plan.back_offs + 1
@@ -165,16 +164,17 @@ class Training:
         if self.at.steps is not None and (self.budget or self.previous):
             yield self._planned(self.previous)
         may_go_back = self.config.train.on_divergence == "back-off"
-        if may_go_back and self.run.last() is None:
-            yield self._save()  # there is something to go back to
         while True:
             try:
+                if may_go_back and self.run.last() is None:
+                    yield self._save()  # there is something to go back to
                 yield from self._updates()
                 return
             except NotFinite as diverged:
-                if not may_go_back or self.at.back_offs == MOST_BACK_OFFS:
-                    raise diverged.ended(self.run.last()) from None
-                yield self._backed_off(diverged)
+                last = self.run.last()
+                if last is None or not may_go_back or self.at.back_offs == MOST_BACK_OFFS:
+                    raise diverged.ended(last) from None
+                yield self._backed_off(diverged, last)
 
     def _updates(self) -> Iterator[Event]:
         """Trains from where it stands to the end, or until it is to stop; raises NotFinite if it diverges."""

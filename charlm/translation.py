@@ -89,6 +89,8 @@ class Translator:
         seeds: Sequence[int] | None,
         progress: Callable[[int], None],
     ) -> list[list[Hypothesis]]:
+        if not sources:
+            return []
         scripts = [self.alphabet.script(source) for source in sources]
         order = sorted(range(len(scripts)), key=lambda n: len(scripts[n]))
         found: list[list[Hypothesis]] = [[] for _ in sources]

@@ -44,7 +44,8 @@ def enlist(session: Session, request: Request, replicas: Replicas) -> None:
         replicas: of all workers.
 
     Raises:
-        CharlmError: a follower has refused, or is gone; a run that was made for this training is removed.
+        CharlmError: a follower has refused; a run that was made for this training is removed. Where a follower is
+            gone, the run stays, to be resumed.
     """
     tokenizer = session.data.tokenizer
     facts = {

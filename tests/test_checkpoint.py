@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from charlm.checkpoint import Checkpoint, assign, to_arrays
+from charlm.checkpoint import Checkpoint, assign, read_record, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
 from charlm.files import size_of, write_json, write_manifest
@@ -285,6 +285,21 @@ def test_the_size_of_a_folder_counts_what_is_below_it_and_follows_no_link_to_a_f
     assert size_of(tmp_path) == 321
     (tmp_path / "to-y").symlink_to("a/y")
     assert size_of(tmp_path) == 341
+
+
+def test_what_is_gone_before_it_is_counted_has_no_size(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b").write_bytes(bytes(5))
+    (tmp_path / "c").write_bytes(bytes(7))
+    scandir = os.scandir
+
+    def then_gone(folder):
+        if str(folder).endswith("/a"):
+            shutil.rmtree(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", then_gone)
+    assert size_of(tmp_path) == 7
 
 
 def test_the_last_whole_one_is_taken_and_the_damaged_are_warned_of(run, caplog):
@@ -597,6 +612,26 @@ def test_a_damaged_record_of_a_run_is_its_last_checkpoints(run, content, caplog)
     shutil.rmtree(run.path / "checkpoints")
     with pytest.raises(ModelError, match=re.escape(str(path))):
         _ = run.record
+
+
+@pytest.mark.parametrize(
+    "content", [{"record": 5}, {"corpus": {"from": 3}}, {"from": {"corpus": []}}, {"corpus": {"versions": 1}}], ids=str
+)
+def test_a_table_of_a_record_is_looked_for_in_its_place_alone(tmp_path, content):
+    deep = '{"record": ' * 400 + "1" + "}" * 400
+    for text in (json.dumps({**content, "format": 1}), deep):
+        (tmp_path / "config.json").write_text(text)
+        read = read_record(tmp_path / "config.json")
+        assert read == json.loads(text)
+
+
+def test_the_standing_of_a_stranger_is_read_as_one(run):
+    checkpoint = run.last()
+    write_json(checkpoint.path / "progress.json", {**checkpoint.progress(), "scored": "x"})
+    (checkpoint.path / "MANIFEST.json").unlink()
+    write_manifest(checkpoint.path)
+    with pytest.raises(ModelError, match="scored"):
+        run.pick("best")
 
 
 def test_huge_json_is_refused_unread(run):

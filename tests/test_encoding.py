@@ -1,5 +1,6 @@
 """Large texts: encoded in parts, by several processes, over several starts, and always to the same ids."""
 
+import errno
 import gzip
 import itertools
 import os
@@ -17,7 +18,7 @@ from charlm import idcache, pool, reading
 from charlm.config import DataConfig
 from charlm.corpus import open_corpus
 from charlm.dataset import prepare
-from charlm.drafts import KEPT_SECONDS
+from charlm.drafts import KEPT_SECONDS, drafting
 from charlm.errors import CharlmError, Interrupted
 from charlm.idcache import cached_records
 from charlm.reading import Reading
@@ -158,6 +159,26 @@ def test_processes_end_with_ours_and_an_end_of_one_is_said(monkeypatch):
     assert list(values) == []
     with pytest.raises(CharlmError, match="ended from outside; start again"):
         list(pool.on_all_cores(os._exit, iter([1] * 3)))
+
+
+def test_processes_that_cannot_be_started_are_no_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    def refuse(*words, **more):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool, "ALONE_SECONDS", 0)
+    monkeypatch.setattr(os, "pipe", refuse)
+    with pytest.raises(CharlmError, match="processes cannot be started: Resource temporarily unavailable"):
+        list(pool.on_all_cores(os.path.basename, ["a/b"]))
+
+
+def test_a_folder_among_the_ids_is_no_draft(tmp_path):
+    for name in (".a.npy", ".git"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    with drafting({tmp_path / "b.npy": "u1"}):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".a.npy", ".git", "b.npy"}
 
 
 def test_a_program_that_uses_charlm_is_not_run_again_by_its_processes(tmp_path):

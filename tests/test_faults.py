@@ -191,15 +191,26 @@ def read(path, suffix=None):
 
 @pytest.mark.parametrize("suffix", [None, ".one"], ids=["folder", "file"])
 def test_an_export_is_the_old_one_or_the_new_one(place, monkeypatch, suffix):
-    exported, name = exporter(monkeypatch, suffix), f"out{suffix or ''}"
+    exported, name, said = exporter(monkeypatch, suffix), f"out{suffix or ''}", {}
+
+    def act(folder):
+        try:
+            exported(folder / name, "new", force=True)
+        except CharlmError as error:
+            said[folder] = str(error)
+            raise
 
     def found(after):
         charlm.export.put_back(after / name)  # the next export
-        return read(after / name, suffix)
+        text, about = read(after / name, suffix), charlm.export.readme(after / name, "savedmodel").read_text()
+        if line := said.pop(after, ""):
+            assert ("what was there is as it was" in line) == (text == "old")
+            assert ("stands there, but not safely" in line) == (text == "new")
+            assert text == "new" or about.endswith("old")
+        return text
 
     exported(place / name, "old")
-    after = faults(place, lambda folder: exported(folder / name, "new", force=True), found)
-    assert_old_or_new(after, "old", "new")
+    assert_old_or_new(faults(place, act, found), "old", "new")
 
 
 def test_every_damage_of_an_export_is_noticed(place, monkeypatch):

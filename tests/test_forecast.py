@@ -347,7 +347,7 @@ def test_a_model_of_text_is_none_of_series(place, monkeypatch):
     monkeypatch.chdir(place)
     code, message = refusal("forecast", "--model", "text", "shops.csv")
     assert (code, message) == (2, "text: is a model of text; train one with: charlm train --tokenizer series TABLE")
-    with pytest.raises(UsageError, match="is a model of text; train one with tokenizer='series'"):
+    with pytest.raises(UsageError, match="is no model of number series; train one with tokenizer='series'"):
         charlm.load("text", models="models").forecast([1.0])
 
 

@@ -239,11 +239,21 @@ def opened(models, run, settings=None, paths=None):
     return session
 
 
+GONE = "no such file or folder; check the path of the corpus"
+
+
+GONE = "no such file or folder; check the path of the corpus"
+
+
 @pytest.mark.parametrize(
     ("paths", "text", "why"),
     [
         (["-"], OLD, "standard input of char: it was not kept"),
-        (["/gone/old.txt"], OLD, "old.txt of char: it is not here (/gone/old.txt)"),
+        (
+            ["/gone/old.txt"],
+            OLD,
+            f"old.txt of char: it is not here (/gone/old.txt: {GONE})",
+        ),
         (None, OLD + "!", "text.txt of char: it has changed since"),
     ],
 )

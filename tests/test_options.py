@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
 from tqdm.utils import disp_len
@@ -14,6 +15,7 @@ from tqdm.utils import disp_len
 from charlm.cli import COMMANDS, cli, main
 from charlm.cli.generate import _typed
 from charlm.cli.listing import described, row, table
+from charlm.drafts import drafting
 from charlm.errors import spelled
 from charlm.runs import Run
 
@@ -157,6 +159,10 @@ def test_the_tab_key_completes_commands_runs_and_checkpoints(models):
     step = next((SHIPPED / "checkpoints").iterdir()).name.removeprefix("step-").lstrip("0")
     found = completed("info", "--models", str(models), "--model", "good", "--checkpoint")
     assert found == ["best", "last", step]
+    for model in (models / "good", models.absolute() / "good", "[go*", "none"):
+        found = completed("generate", "--models", str(models), "--model", str(model), "--checkpoint")
+        assert found == ["best", "last", *[step] * (model in (models / "good", models.absolute() / "good"))]
+    assert step in completed("generate", "--models", str(models), "--checkpoint")
     assert completed("train", "--cell", incomplete="g") == ["gru"]
     assert "--lanes" in completed("train", incomplete="--la")
     assert "bash_source" in cli.help
@@ -213,6 +219,23 @@ def test_charlm_cache_says_where_ids_are_and_clears_them(charlm, tmp_path):
     }
     assert not list((tmp_path / "ids").iterdir())
     assert "0 files" in charlm("cache")[1]
+
+
+def test_charlm_cache_clears_nothing_that_a_process_is_writing(charlm, tmp_path, monkeypatch):
+    place = tmp_path / "ids" / "a.npy"
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path))
+    (tmp_path / "ids").mkdir()
+    for name in (".b.npy", ".b.starts.npy", ".b.npy.json"):  # of one that was killed
+        (tmp_path / "ids" / name).write_bytes(bytes(100))
+    for _ in range(2):  # the second makes its own
+        with drafting({place: "u1", place.with_suffix(".starts.npy"): "i8"}) as draft, drafting({place: "u1"}) as own:
+            for one in (*draft.arrays, *own.arrays):
+                one.append(np.arange(5, dtype="u1"))
+            draft.save(5)
+            report = json.loads(charlm("cache", "--clear", "--json")[1])
+        assert [path.name for path in (tmp_path / "ids").iterdir() if path.name.startswith(".")] == []
+        assert np.load(place).tolist() == [0, 1, 2, 3, 4]
+    assert report["files"] == 2  # those of the first time
 
 
 WORDS = {

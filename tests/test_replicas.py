@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from together import curve, ended, start_workers
 
 from charlm.cluster import Cluster
-from charlm.errors import UsageError
+from charlm.errors import CharlmError, UsageError
+from charlm.replicas import Replicas
 from charlm.runs import Run
 
 SIZES = {"units": 16, "layers": 1, "lanes": 4, "bptt": 8, "dropout": 0.3}
@@ -130,7 +132,23 @@ WORKERS = {"worker": ["a:1", "b:2"]}
 )
 def test_a_cluster_is_read_as_tensorflow_reads_it(cluster, task, workers, index):
     text = json.dumps({"cluster": cluster, "task": {"type": task[0], "index": task[1]}})
-    assert Cluster.named({"TF_CONFIG": text}) == Cluster(workers, index)
+    assert Cluster.named({"TF_CONFIG": text}) == Cluster(workers, index, len(cluster.get("chief", [])))
+
+
+@pytest.mark.parametrize(
+    ("chiefs", "index", "message", "said"),
+    [
+        (0, 0, "to /job:worker/replica:0/task:1: reset; from /job:worker/replica:0/task:0", "worker 1 is gone"),
+        (1, 1, "to /job:worker/replica:0/task:1: reset; from /job:worker/replica:0/task:0", "worker 2 is gone"),
+        (1, 0, "to /job:worker/replica:0/task:0: reset; from /job:chief/replica:0/task:0", "worker 1 is gone"),
+        (1, 2, "to /job:chief/replica:0/task:0: reset", "worker 0 is gone"),
+        (0, 0, "nobody answers", "a worker is gone"),
+    ],
+)
+def test_a_worker_that_is_gone_is_called_by_its_number_whatever_its_job(chiefs, index, message, said):
+    replicas = Replicas(cluster=Cluster(("a:1", "b:1", "c:1"), index, chiefs))
+    with pytest.raises(CharlmError, match=f"^{said}; start all workers again"), replicas.watched():
+        raise tf.errors.UnavailableError(None, None, message)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +158,7 @@ def test_a_cluster_is_read_as_tensorflow_reads_it(cluster, task, workers, index)
         ("", "must look like"),
         ("[]", "must look like"),
         ("[" * 100_000, "must look like"),
+        ('{"cluster": [], "task": {"type": "worker", "index": 0}}', "must look like"),
         ('{"cluster": {"worker": ["a:1"]}}', "must look like"),
         ('{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}', "must look like"),
         ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "must look like"),

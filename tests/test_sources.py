@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path, PosixPath
 
 import pytest
 
@@ -94,6 +95,16 @@ def test_the_log_that_the_command_writes_is_not_its_corpus(folder):
         said = result.stdout or (folder / log).read_text()
         assert "a.txt" in said
         assert log not in said.split()
+
+
+def test_a_folder_is_listed_in_time_that_grows_with_its_files(tmp_path, monkeypatch):
+    for n in range(200):
+        (tmp_path / f"{n}.txt").write_text("text")
+    hashed, of = [], Path.__hash__
+    monkeypatch.setattr(Path, "__hash__", lambda path: hashed.append(path) or of(path))
+    monkeypatch.setattr(PosixPath, "__hash__", lambda path: hashed.append(path) or of(path))
+    assert len(resolve([str(tmp_path)], Reading()).files) == 200
+    assert len(hashed) < 20 * 200
 
 
 def test_training_says_which_files_it_took(folder):

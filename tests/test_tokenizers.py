@@ -510,6 +510,21 @@ def test_without_a_home_that_can_be_written_ids_are_kept_in_a_temporary_place(mo
     idcache._temporary_folder.cache_clear()
 
 
+def test_a_home_that_may_not_be_looked_into_is_none(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    program = (
+        "import os, sys, tempfile\nfrom charlm import idcache\n"
+        "if not os.getuid(): os.setuid(65534)\n"
+        "os.environ['HOME'] = sys.argv[1]\nprint(idcache.cache_folder())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not re.match("XDG|CHARLM|HOME|TMP", name)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program, home / "u"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(ended.stdout.strip()).name.startswith("charlm-")
+
+
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, corpus, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("HOME", "/home/u")

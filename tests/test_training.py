@@ -221,6 +221,28 @@ def test_a_training_backs_off_to_its_beginning_and_not_for_ever(train, monkeypat
         train("run", train={"on_divergence": "back-off"})
 
 
+def test_what_is_not_finite_at_the_start_ends_a_run_as_what_becomes_so(train, monkeypatch):
+    made = Training._save
+
+    def save(training):
+        spoil(training, "a weight", np.nan)
+        return made(training)
+
+    monkeypatch.setattr(Training, "_save", save)
+    with pytest.raises(DivergedError, match="there is no checkpoint yet"):
+        train("run", train={"on_divergence": "back-off"})
+
+
+def test_what_backs_off_is_recorded_as_it_computes_now(run):
+    settings = {"train": {"steps": 40, "on_divergence": "back-off"}}
+    training = Training(open_session(Request([], settings, run.path.parent, "run", None, True)))
+    training.at.threads = 7
+    spoil(training, "a weight", np.nan)
+    events = training.events()
+    assert any(isinstance(event, BackedOff) for event in events)
+    assert training.at.threads == 7
+
+
 def test_patience_ends_a_run_that_no_longer_improves(train, tmp_path):
     events = train("run", train={"learning_rate": 1e-12, "steps": 400, "evaluate_every": 1, "patience": 3})
     assert events[-1].reason == "early"

@@ -14,7 +14,7 @@ import charlm
 from charlm.cli import cli
 from charlm.cli.options import as_typed
 from charlm.config import FORM_NAMES, ModelConfig
-from charlm.errors import CharlmError, UsageError, spelled
+from charlm.errors import CharlmError, DataError, UsageError, spelled
 from charlm.model import build_model
 from charlm.pairs.alphabet import NEXT, Layout, PairAlphabet
 from charlm.pairs.table import Pair
@@ -182,6 +182,10 @@ def test_files_are_read_one_after_the_other(typed, folder):
     wrong = typed("translate", "three", "--model", "m")
     assert isinstance(wrong.exception, UsageError)
     assert str(wrong.exception) == "three: cannot be read: No such file or directory"
+    (folder / "four").write_bytes(b"\xef\xbb\xbfab\n" + b"\n" * 20_000 + b"a\xff\n")
+    wrong = typed("translate", "four", "--model", "m")
+    assert isinstance(wrong.exception, DataError)
+    assert str(wrong.exception) == "four: line 20002, byte 1 is not UTF-8"
 
 
 def test_json_has_the_targets_of_a_source_with_their_costs(typed):
@@ -209,6 +213,7 @@ def test_python_takes_one_source_or_several(typed):
     model = charlm.load("m")
     assert model.translate("ab") == "ABB"
     assert model.translate(["ab", "", "c"]) == ["ABB", "", "C"]
+    assert (model.translate(""), model.translate([]), model.translate(["", ""], samples=2)) == ("", [], [[""], [""]])
     assert "ABB" in model.translate("ab", samples=3, seed=1)
     with pytest.raises(UsageError, match="sources must be texts, not 3"):
         model.translate(["ab", 3])

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from typing import NoReturn
 
 import click
@@ -142,8 +143,8 @@ def main() -> NoReturn:
         _exit(error.exit_code, f"{error.format_message()} (see: {ctx.command_path if ctx else 'charlm'} --help)")
     except CharlmError as error:
         if debug:
-            raise
-        _exit(error.exit_code, str(error))
+            traceback.print_exc()
+        _exit(error.exit_code, "" if debug else str(error))
     except Exception as error:
         if debug:
             raise

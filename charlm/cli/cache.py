@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from charlm.cli.options import json_option
@@ -19,15 +21,18 @@ def command(clear: bool, as_json: bool) -> None:
     """
     from tqdm import tqdm
 
+    from charlm.drafts import left_over
     from charlm.idcache import cache_folder
 
     folder = cache_folder() / "ids"
-    files = sorted(folder.glob("*.npy*"))  # those that a process was writing when it was killed as well
-    size = sum(file.stat().st_size for file in files)
-    if clear:
-        for file in files:
-            file.unlink(missing_ok=True)
+    sizes = []
+    # A draft that a process is writing is its own; what it was writing when it was killed is nobody's.
+    for file in sorted([*folder.glob("[!.]*.npy*"), *(left_over(folder) if clear else folder.glob(".*.npy*"))]):
+        with suppress(FileNotFoundError):  # another process has finished it, or removed it
+            sizes.append(file.stat().st_size)
+            if clear:
+                file.unlink()
     if as_json:
-        print_json({"path": str(folder), "files": len(files), "bytes": size, "cleared": clear})
+        print_json({"path": str(folder), "files": len(sizes), "bytes": sum(sizes), "cleared": clear})
         return
-    print(f"{folder}: {'removed ' if clear else ''}{len(files)} files, {tqdm.format_sizeof(size, 'B')}")
+    print(f"{folder}: {'removed ' if clear else ''}{len(sizes)} files, {tqdm.format_sizeof(sum(sizes), 'B')}")

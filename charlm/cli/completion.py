@@ -21,9 +21,11 @@ def run_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def checkpoints(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """best, last, and the steps that the run called --model has."""
-    model = str(ctx.params.get("model") or "*")
-    steps = {int(path.name[5:]) for path in _models(ctx).glob(f"{model}/checkpoints/step-*") if path.name[5:].isdigit()}
+    """best, last, and the steps that the run of --model has, a name or a folder; without one, those of all runs."""
+    model = ctx.params.get("model")
+    runs = [Path(model), _models(ctx) / model] if model else list(_models(ctx).glob("*"))
+    names = (path.name.removeprefix("step-") for run in runs for path in (run / "checkpoints").glob("step-*"))
+    steps = {int(name) for name in names if name.isdecimal()}
     known = ["best", "last", *map(str, sorted(steps))]
     return [CompletionItem(one) for one in known if one.startswith(incomplete)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import sys
@@ -80,15 +79,20 @@ def command(
         logging.getLogger("charlm").warning("the model has never seen %s", named)
 
 
+def _text(line: bytes, number: int, name: str) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: line {number}, byte {error.start} is not UTF-8") from None
+
+
 def _lines(files: tuple[str, ...]) -> Iterator[str]:
     """The lines of files, or of standard input, without their ends."""
     for file in files or ("-",):
         name = "standard input" if file == "-" else file
         try:
             with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
-                lines = io.TextIOWrapper(stream, "utf-8-sig", newline="\n")
-                yield from (line.removesuffix("\n").removesuffix("\r") for line in lines)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}: byte {error.start} is not UTF-8") from None
+                for number, line in enumerate(stream, 1):
+                    yield _text(line, number, name).removesuffix("\n").removesuffix("\r")
         except OSError as error:
             raise UsageError(f"{name}: cannot be read: {error.strerror}") from None

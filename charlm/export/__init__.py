@@ -221,11 +221,11 @@ def _put(draft: Path, destination: Path, name: str, text: str, force: bool) -> N
             draft.rename(destination)  # fails if another process has put one there
             sync(destination.parent)
         return
+    sync(draft)
     with replacing(readme(destination, name)) as beside:
         beside.write_text(text, "utf-8")
-    sync(draft)
-    draft.replace(destination)
-    sync(destination.parent)
+        sync(beside)
+        draft.replace(destination)
 
 
 def _is_readme(path: Path) -> bool:
@@ -274,7 +274,7 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
 
     from charlm.export import card, parity
 
-    written = format_of(name)
+    written, before = format_of(name), _inode(destination)
     try:
         with _directory(destination.parent), _draft(destination) as draft:
             written.write(language_model, draft)
@@ -290,5 +290,15 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
             _put(draft, destination, name, card.card(language_model, title, name, usage, found, digest), force)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
-        raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
+        if _inode(destination) == before:
+            raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
+        lost = f"its README may be missing, or it may be lost with the power; {named('force', True)} writes it again"
+        raise CharlmError(f"{destination}: stands there, but not safely: {why}; {lost}") from None
     return found
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """What tells a file or folder from another; None if there is none."""
+    with suppress(OSError):
+        return (state := path.stat()).st_dev, state.st_ino
+    return None

@@ -73,6 +73,7 @@ class Fields(BaseModel):
 
 
 def encodable(text: str) -> str:
+    """The text; raises PydanticCustomError if UTF-8 cannot hold it."""
     try:
         text.encode()
     except UnicodeEncodeError:
