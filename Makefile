@@ -83,7 +83,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(call installed,--editable '.[dev]')
 
 $(VENV)/.installed-kjv: $(VENV)/.installed
-	$(call installed,.[kjv])
+	$(call installed,--editable '.[kjv]')
 
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
 	$(call installed,--editable '.[openvino]')

@@ -40,10 +40,12 @@ EXPLAINED = (
 )
 
 
-def say(message: str) -> None:
-    """Writes a line on standard error, above any bar; a closed or full standard error is no reason to stop."""
+def say(message: str, dim: bool = False) -> None:
+    """Writes lines on standard error, above any bar; a closed or full standard error is no reason to stop."""
+    text = "\n".join(map(visible, message.split("\n")))
+    coloured = dim and sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     with contextlib.suppress(OSError):
-        tqdm.write("\n".join(map(visible, message.split("\n"))), file=sys.stderr)
+        tqdm.write(click.style(text, dim=True) if coloured else text, file=sys.stderr)
 
 
 def columns() -> int:
@@ -82,6 +84,10 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def _minutes(event: Started) -> str:
+    return f"{event.minutes:g} minute{'' if event.minutes == 1 else 's'}"
+
+
 class TrainingDisplay:
     """Draws a training's events."""
 
@@ -111,9 +117,8 @@ class TrainingDisplay:
                 self._evaluated(event)
             case Sampled():
                 text = "\n".join(f"  | {line}" for line in shown(event.text, columns() - 5).split("\n"))
-                coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
                 say(f"  a text that begins after {event.prompt!r}:")
-                say(click.style(text, dim=True) if coloured else text)
+                say(text, dim=True)
             case BackedOff():
                 self._stepped = None
                 back = f"goes on from step {event.step:,} with {BACK_OFF**event.back_offs:.2g} of the learning rate"
@@ -135,10 +140,12 @@ class TrainingDisplay:
         model, train, symbols = event.config.model, event.config.train, SYMBOLS[event.config.data.alphabet]
         self._unit, self._rate, self._bits_unit = UNITS.get(event.config.data.alphabet, CHARACTER)
         self._started, self._steps, self._began = event, event.steps, time.monotonic() - event.seconds
+        different = event.vocabulary - (event.config.data.tokenizer == "char")  # less that of whatever was never seen
+        of = f"in {different:,} symbols" if self._unit == "value" else f"{different:,} different ones"
         say(
             f"{event.run}: {model.cell.upper()} {model.units} x {model.layers}, {event.parameters:,} parameters\n"
-            f"{event.train_symbols:,} {symbols} to train on, {event.valid_symbols:,} held out; {event.vocabulary:,} "
-            f"different ones\n{train.lanes} lanes, window {train.bptt}, stride {train.k1}: "
+            f"{event.train_symbols:,} {symbols} to train on, {event.valid_symbols:,} held out; {of}\n"
+            f"{train.lanes} lanes, window {train.bptt}, stride {train.k1}: "
             f"{event.steps_per_epoch:,} updates an epoch; {event.precision}, {event.engine}"
             f"{f', lanes in {event.groups} groups' if event.groups > 1 else ''}"
             f"{f' on each of {event.replicas} devices' if event.replicas > 1 else ''}"
@@ -157,16 +164,13 @@ class TrainingDisplay:
                 f"goes on to {event.steps:,} updates, which were to be {event.previous:,}; the learning rate is laid "
                 f"anew and goes on at {event.learning_rate:.2g}"
             )
-        elif known is None and event.steps < FEW_UPDATES:
+        elif known is None and event.steps < FEW_UPDATES and self._unit == "character":
             say(
-                f"only {event.steps:,} updates fit into {started.minutes:g} minutes, too few for a text that can be "
+                f"only {event.steps:,} updates fit into {_minutes(started)}, too few for a text that can be "
                 "read: allow more minutes, or take a smaller network (preset tiny)"
             )
         elif known is None:
-            say(
-                f"about {event.steps:,} updates fit into {started.minutes:g} minutes, "
-                f"which is {epochs:.1f} times the text"
-            )
+            say(f"about {event.steps:,} updates fit into {_minutes(started)}, which is {epochs:.1f} times the text")
 
     def _step(self, event: Stepped) -> None:
         assert self._started is not None
@@ -181,13 +185,9 @@ class TrainingDisplay:
         assert started is not None
         if not self._bits:
             say(EXPLAINED.format(unit=self._unit))
-            scored, held_out, symbols = (
-                score.symbols + (self._unit == "character"),
-                started.valid_symbols,
-                SYMBOLS[started.config.data.alphabet],
-            )
-            if scored < held_out:
-                say(f"each is of {scored:,} of the held-out {symbols}; charlm evaluate scores all {held_out:,}")
+            if score.symbols < started.valid_scored:
+                some, symbols = f"{score.symbols:,} of the held-out", SYMBOLS[started.config.data.alphabet]
+                say(f"each is of {some} {symbols}; charlm evaluate scores all {started.valid_scored:,}")
         self._bits[score.nats_per_symbol] = score.bits_per_char
         say(
             f"step {event.step:,}: {score.bits_per_char:.3f} bits per {self._unit} "

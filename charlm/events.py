@@ -26,6 +26,7 @@ class Started:
     vocabulary: int
     train_symbols: int
     valid_symbols: int
+    valid_scored: int  # of those, the symbols that are predicted: not a document's first
     chars_per_symbol: float
     unscored: int  # training symbols that no window of an epoch scores
     engine: str

@@ -106,7 +106,7 @@ def choose_preset(chars: int, gpu: bool, minutes: float | None = None, alphabet:
     size = next((n for n, most in enumerate((200_000, 4_000_000, 40_000_000)) if chars < most), 3)
     index, why = min(size + gpu, 3), f"{chars:,} characters of text, {'a GPU' if gpu else 'no GPU'}"
     if minutes is not None:
-        why += f", {minutes:g} minutes"
+        why += f", {minutes:g} minute{'' if minutes == 1 else 's'}"
         while index < 3 and minutes >= LONGER * PRESETS[names[index]].tables["train"]["minutes"]:
             index += 1
         while index and minutes <= PRESETS[names[index]].tables["train"]["minutes"] / LONGER:

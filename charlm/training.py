@@ -236,6 +236,7 @@ class Training:
             vocabulary=self.data.tokenizer.vocabulary,
             train_symbols=self.data.train.symbols,
             valid_symbols=self.data.valid.symbols,
+            valid_scored=self.data.valid.predicted,
             chars_per_symbol=self.chars_per_symbol,
             unscored=self.lanes.unscored,
             engine=self.model.engine,

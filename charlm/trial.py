@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from charlm.config import FORM_NAMES, DataConfig, Tables, overlay
 from charlm.dataset import pairs_of, read
-from charlm.errors import UsageError, named
+from charlm.errors import DataError, UsageError, named
 from charlm.events import Evaluated, Event
 from charlm.pairs.alphabet import Layout, PairAlphabet
 from charlm.pairs.records import parts_of
@@ -61,6 +62,9 @@ def settled(
             trial = {"steps": as_often} if steps else _length(request, share)
             found[form], made = _tried(_of_form(request, form, Path(folder), trial), stop)
             steps = steps or made
+    if not any(map(math.isfinite, found.values())):
+        problem = "no held-out pair can be scored, so that no layout can be chosen"
+        raise DataError(f"{', '.join(request.paths)}: {problem}; give more pairs, or {named('data.form')}")
     best = min(found, key=found.__getitem__)
     nats = ", ".join(f"{form} {cost:.3f}" for form, cost in sorted(found.items(), key=lambda one: one[1]))
     say(f"layout {best}, for of all that were tried it expects held-out targets best (nats a pair: {nats})")

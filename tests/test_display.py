@@ -1,10 +1,13 @@
 """A training as people watch it."""
 
+import io
+import sys
+
 import pytest
 from tqdm.utils import disp_len
 
 from charlm.display import SAMPLE_LINES, TrainingDisplay, bar_form, shown
-from charlm.events import Finished
+from charlm.events import Finished, Sampled
 
 LEFT = " 42% 1.923 bits/char 34.1k chars/s"
 RIGHTS = ["0:50 of 2:00, step 1,021, epoch 3", "0:50 of 2:00", ""]
@@ -22,6 +25,20 @@ def test_a_terminal_obeys_nothing_in_a_sample():
     text = "red \x1b[31m\x07 bell\r\n\u202eright to left\x00"
     assert all(character.isprintable() for line in shown(text, 80).split("\n") for character in line)
     assert "\\x1b[31m" in shown(text, 80)
+
+
+@pytest.mark.parametrize(("terminal", "environment"), [(True, {}), (True, {"NO_COLOR": "1"}), (False, {})])
+def test_a_sample_is_dim_in_a_terminal_alone(monkeypatch, terminal, environment):
+    written = io.StringIO()
+    written.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", written)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    TrainingDisplay().show(Sampled(step=1, epoch=0, seconds=1.0, prompt="a", text="b\x1b[31mc"))
+    dim = terminal and not environment
+    assert written.getvalue().splitlines()[1:] == ["\x1b[2m  | b\\x1b[31mc\x1b[0m" if dim else "  | b\\x1b[31mc"]
 
 
 def test_runs_of_blanks_and_of_empty_lines_are_short():

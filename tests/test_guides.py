@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import click
 import pytest
@@ -21,6 +22,7 @@ DOCS = ROOT / "docs"
 SMALL = shlex.split("--steps 4 --units 8 --layers 1 --embedding 8 --lanes 2 --bptt 8 --stride 8")
 LONG = re.compile(r" --(minutes|epochs|steps|preset|units|layers|embedding|lanes|bptt|stride|length) [\w.]+")
 PROSE = "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
+PROSE += "".join(f"{topics[name]}\n" for name in ("assignment", "class", "exceptions", "typesmapping"))
 SERIES = ("north", 100), ("south", 40)
 TABLES = (ModelConfig, DataConfig, TrainConfig, SampleConfig, ForecastConfig, TranslationConfig)
 
@@ -95,6 +97,8 @@ def test_every_command_and_program_of_a_guide_runs(ground, name):
                 typed(line)
     names = {}
     for code in blocks(name, "python"):
+        if name == "leaving.md":
+            names = {}  # each is a whole program
         exec(re.sub(r"minutes=[\d.]+", 'steps=4, lanes=2, bptt=8, preset="tiny"', code), names)
 
 

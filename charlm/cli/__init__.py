@@ -140,7 +140,8 @@ def main() -> NoReturn:
         ctx = getattr(error, "ctx", None)
         if isinstance(error, click.BadParameter) and ctx and error.param and set_by_environment(ctx, error.param):
             error.param_hint = f"'{error.param.envvar}'"
-        _exit(error.exit_code, f"{error.format_message()} (see: {ctx.command_path if ctx else 'charlm'} --help)")
+        command = ctx.command_path if ctx else _typed_command()
+        _exit(error.exit_code, f"{error.format_message()} (see: {command} --help)")
     except CharlmError as error:
         if debug:
             traceback.print_exc()
@@ -149,6 +150,11 @@ def main() -> NoReturn:
         if debug:
             raise
         _exit(1, _failure(error))
+
+
+def _typed_command() -> str:
+    """The command that was typed, of which click does not say what was wrong with an option's values."""
+    return " ".join(["charlm", *[word for word in sys.argv[1:3] if word in COMMANDS][:1]])
 
 
 class _Lines(logging.Formatter):

@@ -15,6 +15,8 @@ from charlm.cli.output import print_json
 @json_option
 def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> None:
     """Describe a trained model: configuration, size, scores, files."""
+    from charlm.cli.listing import bits_per_char
+    from charlm.display import CHARACTER, UNITS
     from charlm.errors import visible
     from charlm.series.alphabet import SeriesAlphabet
     from charlm.shelf import find_run
@@ -44,6 +46,8 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
     m, t = config.model, config.train
     of_series = f", of {alphabet.scaling}" if isinstance(alphabet, SeriesAlphabet) else ""
     best = "no score" if progress.best_nats is None else f"{progress.best_nats:.4f} nats per symbol"
+    if (bits := bits_per_char(run, progress, config.data.tokenizer)) is not None:
+        best = f"{bits:.3f} bits per {UNITS.get(config.data.alphabet, CHARACTER)[0]} ({best})"
     print(visible(f"{run.name}  {run.path}"))
     print(f"  model       {m.cell}, {m.layers} x {m.units} units, dropout {m.dropout}, {parameters:,} parameters")
     print(f"  tokenizer   {config.data.tokenizer}, {alphabet.vocabulary} symbols{of_series}")

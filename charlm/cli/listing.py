@@ -45,7 +45,7 @@ def described(run: Run) -> dict[str, Any]:
             last.verify()
             progress = last.standing()
             about |= {"step": progress.step, "steps": progress.steps, "best_step": progress.best}
-            about |= {"bits_per_char": _bits_per_char(run, progress, about["tokenizer"])}
+            about |= {"bits_per_char": bits_per_char(run, progress, about["tokenizer"])}
             resumable = (last.path / "training.safetensors").exists()
             about["state"] = ("finished" if progress.finished else "unfinished") if resumable else "published"
     except (CharlmError, OSError) as error:
@@ -53,7 +53,7 @@ def described(run: Run) -> dict[str, Any]:
     return about
 
 
-def _bits_per_char(run: Run, progress: Progress, tokenizer: str) -> float | None:
+def bits_per_char(run: Run, progress: Progress, tokenizer: str) -> float | None:
     """The best score: from the log, or from its nats per symbol where a symbol is a character."""
     found = None
     if tokenizer == "char" and progress.best_nats is not None:
