@@ -13,6 +13,7 @@ Whoever loads one verifies all of it. Nothing here is unpickled, and no Keras mo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from charlm.tokenizer import Alphabet, Tokenizer
 from charlm.tokenizers import load_alphabet
 
 Arrays = dict[str, npt.NDArray[Any]]
+MOST_GATES, MOST_ARRAYS = 16, 32  # of a layer; no cell has so many
 SHOWN = 60  # characters of what a record should not hold
 LATEST = 2.0**37  # seconds since 1970, the year 6325
 LARGEST_HEADER = 1 << 24  # bytes that name arrays
@@ -156,6 +158,14 @@ class Checkpoint:
             raise UsageError(f"{self.run_name}: is a model of {what[alphabet.name]}")
         return alphabet
 
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """The shapes of what `arrays` reads; of a run that was published without its training state, none."""
+        path = self.path / f"{name}.safetensors"
+        if name == "training" and not path.exists():
+            return {}
+        with _opened(path) as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
     def arrays(self, name: str) -> Arrays:
         """The arrays in `weights.safetensors` or `training.safetensors`."""
         path = self.path / f"{name}.safetensors"
@@ -175,22 +185,41 @@ class Checkpoint:
         Raises:
             ModelError: they are of another network.
         """
-        path, outputs = self.path / "weights.safetensors", (model.units, model.vocabulary)
-        with _opened(path) as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        path, shapes = self.path / "weights.safetensors", self.shapes("weights")
         wanted = {"embedding": (model.vocabulary, model.features), "bias": (model.vocabulary,)}
-        for name, shape in (wanted if model.tie else {**wanted, "projection": outputs}).items():
+        if not model.tie:
+            wanted["projection"] = (model.units, model.vocabulary)
+        for name, shape in wanted.items():
             if shapes.get(name) != shape:
                 raise ModelError(f"{path}: {name} is {shapes.get(name, 'missing')}; config.json says {shape}")
+        if foreign := [name for name in shapes if name not in wanted and not name.startswith("layers.")]:
+            raise ModelError(f"{path}: {foreign[0]} is no array of this network")
         layers = {name.split(".")[1] for name in shapes if name.startswith("layers.")}
         if len(layers) != model.layers:
             raise ModelError(f"{path}: has {len(layers)} layers; config.json says {model.layers}")
         for n in range(model.layers):
             inputs, name = model.units if n else model.features, f"layers.{n}.kernel"
             rows, columns = (*shapes.get(name, ()), 0, 0)[:2]
-            if rows != inputs or not columns or columns % model.units:
+            if rows != inputs or columns // model.units not in range(1, MOST_GATES + 1) or columns % model.units:
                 has = shapes.get(name, "missing")
                 raise ModelError(f"{path}: {name} is {has}; config.json says ({inputs}, a multiple of {model.units})")
+            own = {name: shape for name, shape in shapes.items() if name.startswith(f"layers.{n}.")}
+            for name, shape in own.items():
+                if len(own) > MOST_ARRAYS or math.prod(shape) > (inputs + model.units) * columns:
+                    raise ModelError(f"{path}: {name} is {shape}, which is no array of such a layer")
+
+    def check_training(self) -> None:
+        """Holds what resuming needs besides the weights against them, before anything of its size is allocated.
+
+        Raises:
+            ModelError: there is more than an optimizer's slots and the state of all lanes.
+        """
+        path, config = self.path / "training.safetensors", self.config()
+        shapes, weights = self.shapes("training"), self.shapes("weights")
+        most = max(config.train.lanes * config.model.units, *map(math.prod, weights.values()))
+        for name, shape in shapes.items():
+            if math.prod(shape) > most or len(shapes) > MOST_ARRAYS * len(weights):
+                raise ModelError(f"{path}: {name} is {shape}, which is no array of such a training")
 
 
 @contextmanager

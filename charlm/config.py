@@ -36,7 +36,7 @@ TEXTS = Allowed("texts that are not empty", all)
 def _compiles(pattern: str) -> bool:
     try:
         return bool(re.compile(pattern))
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
 
 
@@ -242,7 +242,7 @@ def read_toml(path: Path) -> Tables:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not TOML: byte {error.start} is not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one, and so is a number of too many digits
         raise UsageError(f"{path}: is not TOML: {error}") from None
 
 

@@ -85,8 +85,13 @@ def spelled(spelling: Spelling) -> Iterator[None]:
         _spelling.reset(token)
 
 
+LONGEST_WORD = 100  # that somebody could have meant another by
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a message about a word that is not known: the known one that it was meant for, if one is near."""
+    if len(word) > LONGEST_WORD:
+        return ""
     flat = {one.lower().replace("-", "_"): one for one in known}
     near = [flat[one] for one in difflib.get_close_matches(word.lower().replace("-", "_"), flat, 1)]
     return f"; did you mean {near[0]}?" if near else ""

@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from charlm.errors import ModelError, visible
 
 LARGEST_JSON, MOST_CONTAINERS = 1 << 24, 1 << 17  # else a small file could be parsed into gigabytes
 NAMED = 5  # files, in a message
+READ_BYTES = 1 << 20
 MANIFEST = "MANIFEST.json"
 EXPORT_TITLE = "A recurrent language model, exported from charlm"  # begins the README of an export, below its heading
 # What file managers, network and sync folders leave among a person's files, besides hidden names.
@@ -108,6 +109,28 @@ def size_of(folder: Path) -> int:
                     elif entry.is_file():
                         size += entry.stat().st_size
     return size
+
+
+def is_replaced(file: IO[bytes], path: Path) -> bool:
+    """Whether another file is where an open one was."""
+    with suppress(FileNotFoundError):
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def cut_half_line(path: Path) -> None:
+    """Cuts off the last line of a file if it has no end; the file need not be there."""
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        whole = 0
+        while end and not whole:
+            start = max(0, end - READ_BYTES)
+            file.seek(start)
+            if found := file.read(end - start).rfind(b"\n") + 1:
+                whole = start + found
+            end = start
+        if whole < size:
+            file.truncate(whole)
 
 
 def write_synced(path: Path, data: bytes) -> None:

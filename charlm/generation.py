@@ -60,13 +60,14 @@ class Generator:
         groups = Machine.here().lane_groups(len(seeds), 1) if self.precision == "bfloat16" and threads() == 1 else 1
         rows = self.start(len(prompt), len(seeds))
         row_seeds = tf.constant(seeds, tf.int32)
-        forced = np.full(len(prompt) + length + LONGEST_CHUNK, -1, np.int32)
+        forced = np.full(len(prompt) + LONGEST_CHUNK, -1, np.int32)
         forced[: len(prompt)] = prompt
         at, count = 0, FIRST_CHUNK
         while at < len(prompt) + length:
             began = time.perf_counter()
             count = min(count, len(prompt) + length - at)
-            chunk = tf.constant(forced[at : at + LONGEST_CHUNK])
+            first = min(at, len(prompt))
+            chunk = tf.constant(forced[first : first + LONGEST_CHUNK])
             decoded, rows = compiled(
                 decoder, rows, tf.constant(count), chunk, row_seeds, self.settings, self._blocked, groups
             )

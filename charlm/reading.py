@@ -8,6 +8,7 @@ import gzip
 import io
 import itertools
 import lzma
+import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
@@ -218,6 +219,7 @@ class Mark(NamedTuple):
 
 
 START = Mark()
+HALF_PAIR = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")  # the others stand for bytes, by `surrogateescape`
 
 
 def file_pieces(
@@ -250,6 +252,9 @@ def file_pieces(
                 text = decoder.decode(block, not block)
             except UnicodeError as error:
                 raise _undecodable(error, name, end, reading) from None
+            if reading.encoding != "utf-8" and (half := HALF_PAIR.search(text)):
+                problem = f"holds half of a surrogate pair, U+{ord(half[0]):04X}, which is no character"
+                raise DataError(f"{name}: {problem}; set {named('data.encoding')}")
             if text and not begun:
                 text, begun = text.removeprefix("\ufeff"), True
             if newlines:

@@ -29,6 +29,8 @@ from charlm.errors import CharlmError, ModelError, UsageError, named
 from charlm.files import (
     MANIFEST,
     UNSUPPORTED,
+    cut_half_line,
+    is_replaced,
     read_json,
     real_path,
     remove_folder,
@@ -43,7 +45,7 @@ from charlm.files import (
 )
 from charlm.tokenizer import Alphabet
 
-KEPT = 3
+KEPT, MOST_DIGITS = 3, 20
 WRITTEN = ("config.json", "metrics.jsonl", "lock", "checkpoints")  # by a training
 _STEP = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("charlm")
@@ -54,6 +56,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: IO[bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +99,7 @@ class Run:
 
     def record_again(self, record: Mapping[str, Any]) -> None:
         """Replaces what `config.json` says; raises CharlmError if the disk is full or refuses."""
+        self._refuse_another()
         try:
             with replacing(self.path / "config.json") as beside:
                 beside.write_bytes(to_json(sealed(record), indent=2))
@@ -126,30 +130,27 @@ class Run:
                     raise CharlmError(f"{self.path}: is being trained by another process") from None
                 _log.warning("%s: cannot be locked here (%s); train it in one process", self.path, error.strerror)
             try:
-                self._mend_log()
+                cut_half_line(self.path / "metrics.jsonl")
                 self._clear_drafts()
             except OSError as error:
                 raise _unwritable(self.path, error) from None
             closing.pop_all()
+            self._lock = file
             return file
+
+    def _refuse_another(self) -> None:
+        """Somebody may move or remove a run that is trained, and begin another of its name."""
+        if self._lock and not self._lock.closed and is_replaced(self._lock, self.path / "lock"):
+            raise CharlmError(f"{self.path}: another run has taken this name while it was trained")
 
     def _refuse_links(self) -> None:
         """A run that somebody else made could have a training write to any file of the user's."""
         for name in WRITTEN:
             place = self.path / name
             if place.is_symlink() and not real_path(place).is_relative_to(real_path(self.path)):
-                raise ModelError(
-                    f"{place}: is a link out of the run, and training writes there; put the real one there"
-                )
+                raise ModelError(f"{place}: is a link out of the run, and training writes there; put the real one here")
             if place.exists() and not (place.is_file() or place.is_dir()):
                 raise ModelError(f"{place}: is a pipe or a device, and training writes there; take it away")
-
-    def _mend_log(self) -> None:
-        """Cuts off the last line of metrics.jsonl if it was half written."""
-        log = self.path / "metrics.jsonl"
-        lines = log.read_bytes() if log.exists() else b""
-        if (whole := lines.rfind(b"\n") + 1) < len(lines):
-            os.truncate(log, whole)
 
     def _clear_drafts(self) -> None:
         """Puts back a whole checkpoint that was moved aside for one that never came, and removes all other drafts."""
@@ -166,6 +167,7 @@ class Run:
     def log(self, event: Mapping[str, Any]) -> None:
         """Appends a line to metrics.jsonl; raises CharlmError if the disk is full or refuses."""
         path = self.path / "metrics.jsonl"
+        self._refuse_another()
         try:
             with path.open("ab") as file:
                 file.write(to_json(event))
@@ -221,6 +223,7 @@ class Run:
         Raises:
             CharlmError: the disk is full or refuses.
         """
+        self._refuse_another()
         place = self.path / "checkpoints" / f"step-{step:08}"
         beside = place.with_name(f".{place.name}.{os.getpid()}")
         try:
@@ -265,7 +268,7 @@ class Run:
             UsageError: it is called something else.
         """
         number = which.removeprefix("step-")
-        if which not in ("best", "last") and not number.isdecimal():
+        if which not in ("best", "last") and not (number.isdecimal() and len(number) < MOST_DIGITS):
             raise UsageError(f"a checkpoint is best, last or a step, not {which!r}")
         last = self.last()
         if last is None:

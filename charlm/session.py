@@ -243,6 +243,7 @@ def _resumed(
     alphabet = latest.alphabet() if latest else None
     if checkpoint:
         checkpoint.check_shapes(config.model)
+        checkpoint.check_training()
         checkpoint.standing()  # raises before TensorFlow starts
     data = prepare(corpus, config.data, alphabet, passing, grow=checkpoint is None)
     if data.tokenizer.fingerprint != record["tokenizer"]:

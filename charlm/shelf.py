@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from charlm.errors import ModelError, nearest
@@ -31,7 +32,13 @@ def find_run(model: str | None, models: Path) -> Run:
     """
     if model is not None:
         for path in (Path(model), models / model):
-            if (path / "config.json").is_file():
+            try:
+                there = (path / "config.json").is_file()
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                there = False
+            if there:
                 return Run(path)
         meant = nearest(model, (run.name for run in runs(models)))
         raise ModelError(f"{model}: no such model, neither a run directory nor a name under {models}/{meant}")

@@ -108,6 +108,8 @@ def _resolve(path: str, reading: Reading, everything: bool) -> Sources:
         state = os.stat(path)  # noqa: PTH116 (Path("") is the current folder)
     except (FileNotFoundError, NotADirectoryError):
         return _matching(path, everything)
+    except ValueError:  # it has a NUL, or half a surrogate pair
+        raise UsageError(f"{path}: is no name that a file can have") from None
     if stat.S_ISDIR(state.st_mode):
         return _below(path, reading, everything)
     _refuse_device(path, state)

@@ -171,8 +171,7 @@ class Training:
                 yield from self._updates()
                 return
             except NotFinite as diverged:
-                last = self.run.last()
-                if last is None or not may_go_back or self.at.back_offs == MOST_BACK_OFFS:
+                if (last := self.run.last()) is None or not may_go_back or self.at.back_offs == MOST_BACK_OFFS:
                     raise diverged.ended(last) from None
                 yield self._backed_off(diverged, last)
 

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -27,7 +28,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from charlm.checkpoint import Checkpoint, assign, read_record, to_arrays
 from charlm.config import Config, ModelConfig
 from charlm.errors import CharlmError, ModelError, UsageError
-from charlm.files import size_of, write_json, write_manifest
+from charlm.files import cut_half_line, size_of, write_json, write_manifest
 from charlm.runs import Run, publish
 from charlm.shelf import find_run
 from charlm.tokenizers import TOKENIZERS
@@ -632,6 +633,67 @@ def test_the_standing_of_a_stranger_is_read_as_one(run):
     write_manifest(checkpoint.path)
     with pytest.raises(ModelError, match="scored"):
         run.pick("best")
+
+
+def sparse(checkpoint, name, key, gigabytes):
+    """Adds an array of nothing to a file of arrays, and makes the manifest agree."""
+    file = checkpoint.path / f"{name}.safetensors"
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, rest = json.loads(content[8 : 8 + size]), content[8 + size :]
+    extra = gigabytes << 30
+    header[key] = {"dtype": "F32", "shape": [extra // 4], "data_offsets": [len(rest), len(rest) + extra]}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    os.truncate(file, file.stat().st_size + extra)
+    return file
+
+
+@pytest.mark.parametrize("key", ["more", "layers.0.more", "layers.0.kernel2", "layers.7.kernel"])
+def test_an_array_that_no_network_has_is_refused_before_it_is_read(tmp_path, key):
+    model = ModelConfig(units=4, vocabulary=3)
+    shapes = {"embedding": (3, 4), "bias": (3,), "projection": (4, 3)}
+    shapes |= {f"layers.{n}.kernel": (4, 16) for n in range(model.layers)}
+    (tmp_path / "weights.safetensors").write_bytes(
+        safetensors.numpy.save({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    )
+    checkpoint = Checkpoint(tmp_path, 1)
+    checkpoint.check_shapes(model)
+    sparse(checkpoint, "weights", key, 8)
+    with pytest.raises(ModelError, match=r"no array of|layers; config"):
+        checkpoint.check_shapes(model)
+
+
+def test_an_array_that_no_training_has_is_refused_before_it_is_read(run):
+    checkpoint = run.last()
+    weights = {"embedding": np.zeros((3, 4), np.float32)}
+    (checkpoint.path / "weights.safetensors").write_bytes(safetensors.numpy.save(weights))
+    checkpoint.check_training()
+    sparse(checkpoint, "training", "optimizer.more", 8)
+    with pytest.raises(ModelError, match="no array of such a training"):
+        checkpoint.check_training()
+
+
+def test_a_run_whose_name_another_has_taken_is_left_alone(run, tmp_path):
+    with run.lock():
+        run.path.rename(tmp_path / "moved")
+        other = made(run.path, 10, 20)
+        with other.lock():
+            before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+            for act in (lambda: save(run, 40), lambda: run.log({"event": "stepped"}), lambda: run.record_again(RECORD)):
+                with pytest.raises(CharlmError, match="another run has taken this name"):
+                    act()
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("whole", [0, 1, 3])
+@pytest.mark.parametrize("half", [0, 1, 10, (1 << 20) + 5, 1 << 21])
+def test_a_half_written_line_is_cut_off_however_long_it_is(tmp_path, whole, half):
+    file, lines = tmp_path / "log", b'{"a": 1}\n' * whole
+    file.write_bytes(lines + b"x" * half)
+    cut_half_line(file)
+    assert file.read_bytes() == lines
+    cut_half_line(tmp_path / "none")
 
 
 def test_huge_json_is_refused_unread(run):

@@ -350,6 +350,22 @@ def test_a_byte_order_mark_before_a_prompt_is_dropped_as_in_a_corpus(tmp_path, m
         prompt_text(b"caf\xe9", "standard input")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "content"),
+    [("unicode_escape", b"a\\ud800b"), ("unicode_escape", b"\\ud83d\\ude42"), ("utf-7", b"+2AA-")],
+)
+def test_half_of_a_surrogate_pair_is_no_character(tmp_path, encoding, content):
+    path = put(tmp_path / "a.txt", content)
+    with pytest.raises(DataError, match=r"a\.txt: holds half of a surrogate pair, U\+D8"):
+        "".join(open_corpus([path], Reading(encoding)).pieces())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_what_no_file_can_be_called_is_said(name):
+    with pytest.raises(UsageError, match="is no name that a file can have"):
+        open_corpus([name])
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("damage", ["cut", "junk", "flipped", "tail"])
 def test_a_damaged_compressed_file_is_named(tmp_path, suffix, damage):

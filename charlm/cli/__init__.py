@@ -175,7 +175,9 @@ def _failure(error: Exception) -> str:
     """A failure that no command knows, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return f"failed unexpectedly: {error} (charlm --debug ... shows where)"
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory{f': {error}' if str(error) else ''}"
+    return f"failed unexpectedly: {error or type(error).__name__} (charlm --debug ... shows where)"
 
 
 def _exit(code: int, message: str = "") -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ def command(model: str | None, models: Path, checkpoint: str, as_json: bool) -> 
     chosen, last = run.pick(checkpoint), run.pick("last")
     progress, config, alphabet = last.standing(), chosen.config(), chosen.alphabet()
     record, corpus = run.record, run.record["corpus"]
-    parameters = sum(array.size for array in chosen.arrays("weights").values())
+    parameters = sum(map(math.prod, chosen.shapes("weights").values()))
     about = {
         "name": run.name,
         "config": config.to_dict(),

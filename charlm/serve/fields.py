@@ -38,6 +38,9 @@ def wrong(message: str, name: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{message}", said)
 
 
+SHOWN = 100  # characters of what a client calls a field
+
+
 class Fields(BaseModel):
     """A part of a request: unknown fields are refused by their names, others' fields taken where they ask for nothing.
 
@@ -63,7 +66,7 @@ class Fields(BaseModel):
             elif name in cls.instead:
                 raise wrong(f"there is no field {name!r} here; {cls.instead[name]} is what says it", name)
             else:
-                raise wrong(f"there is no field {name!r} here{nearest(name, names)}", name)
+                raise wrong(f"there is no field {name[:SHOWN]!r} here{nearest(name, names)}", name[:SHOWN])
         return {name: value for name, value in part.items() if name in cls.model_fields}
 
     def over(self, sample: SampleConfig) -> SampleConfig:
