@@ -256,6 +256,12 @@ def test_a_model_that_is_not_there_is_said_before_tensorflow_starts(charlm, tmp_
     code, out, err = charlm(name, *WORDS[name], "--models", tmp_path, "--model", "nobody")
     assert (code, out) == (5, "")
     assert "nobody: no such model" in err
+    assert "no such model" in charlm(name, *WORDS[name], "--models", tmp_path, "--model", "n" * 300)[2]
+
+
+def test_a_wrong_number_of_values_leads_to_the_commands_own_help(charlm):
+    code, _, err = charlm("train", "corpus.txt", "--split", "0.5", "0.5")
+    assert (code, err) == (2, "charlm: Option '--split' requires 3 arguments. (see: charlm train --help)\n")
 
 
 def test_every_command_that_reads_a_model_is_tried_with_one_that_is_not_there():

@@ -135,8 +135,9 @@ class TestRun:
         assert not model.config.data.join_files
 
     def test_what_is_no_pattern_is_refused(self, folder):
-        with pytest.raises(UsageError, match=r"reset_on must be a regular expression, not '\('"):
-            self.train(folder, "bad", reset_on="(")
+        for pattern in ("(", "(" * 3000, "a{99999999999999999999}"):
+            with pytest.raises(UsageError, match=r"reset_on must be a regular expression, not '"):
+                self.train(folder, "bad", reset_on=pattern)
 
 
 def test_resets_inside_a_window_are_a_graph_of_their_own():

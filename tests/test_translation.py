@@ -308,6 +308,13 @@ def test_pairs_from_standard_input_want_a_layout(typed, tmp_path):
     assert "standard input is read once" in str(done.exception)
 
 
+def test_pairs_too_few_to_choose_a_layout_by_are_refused(folder):
+    (folder / "two.tsv").write_text("12+7\t19\n30+5\t35\n")
+    with pytest.raises(DataError, match=r"two\.tsv: no held-out pair can be scored"):
+        charlm.train(folder / "two.tsv", pairs=True, steps=3, name="two")
+    assert not (folder / "models/two").exists()
+
+
 def test_a_layout_is_tried_where_none_is_named(folder):
     asked = {
         "data": {"pairs": True},
