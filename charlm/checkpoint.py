@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,9 +65,16 @@ class Record(dict[str, Any]):
         raise ModelError(f"{self._where}: there is no {key}")
 
 
+def _is_path(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_of(value: Any, kind: type) -> bool:
     if kind is list:
-        return isinstance(value, list) and all(isinstance(path, str) for path in value)
+        return isinstance(value, list) and all(map(_is_path, value))
     return type(value) is kind and (not isinstance(value, int) or 0 <= value < 2**63)
 
 

@@ -14,7 +14,7 @@ from charlm.cli.listing import described, row, table
 from charlm.errors import CharlmError, visible
 from charlm.runs import Run
 
-SLOW = ("a hundred thousand", "a million", "many layers", "100 MB", "wide")  # which `make trust` tries
+SLOW = ("2 GB", "a hundred thousand", "a million", "many layers", "100 MB", "wide")  # which `make trust` tries
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import safetensors.numpy
+from attacks.headers import sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -635,20 +636,6 @@ def test_the_standing_of_a_stranger_is_read_as_one(run):
         run.pick("best")
 
 
-def sparse(checkpoint, name, key, gigabytes):
-    """Adds an array of nothing to a file of arrays, and makes the manifest agree."""
-    file = checkpoint.path / f"{name}.safetensors"
-    content = file.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header, rest = json.loads(content[8 : 8 + size]), content[8 + size :]
-    extra = gigabytes << 30
-    header[key] = {"dtype": "F32", "shape": [extra // 4], "data_offsets": [len(rest), len(rest) + extra]}
-    text = json.dumps(header).encode()
-    file.write_bytes(len(text).to_bytes(8, "little") + text + rest)
-    os.truncate(file, file.stat().st_size + extra)
-    return file
-
-
 @pytest.mark.parametrize("key", ["more", "layers.0.more", "layers.0.kernel2", "layers.7.kernel"])
 def test_an_array_that_no_network_has_is_refused_before_it_is_read(tmp_path, key):
     model = ModelConfig(units=4, vocabulary=3)
@@ -659,7 +646,7 @@ def test_an_array_that_no_network_has_is_refused_before_it_is_read(tmp_path, key
     )
     checkpoint = Checkpoint(tmp_path, 1)
     checkpoint.check_shapes(model)
-    sparse(checkpoint, "weights", key, 8)
+    sparse(tmp_path / "weights.safetensors", key, 8)
     with pytest.raises(ModelError, match=r"no array of|layers; config"):
         checkpoint.check_shapes(model)
 
@@ -669,7 +656,7 @@ def test_an_array_that_no_training_has_is_refused_before_it_is_read(run):
     weights = {"embedding": np.zeros((3, 4), np.float32)}
     (checkpoint.path / "weights.safetensors").write_bytes(safetensors.numpy.save(weights))
     checkpoint.check_training()
-    sparse(checkpoint, "training", "optimizer.more", 8)
+    sparse(checkpoint.path / "training.safetensors", "optimizer.more", 8)
     with pytest.raises(ModelError, match="no array of such a training"):
         checkpoint.check_training()
 

@@ -1,6 +1,7 @@
 """Files of arrays whose header promises what it should not, under a manifest that agrees with them."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -30,6 +31,26 @@ def many(count: int):
     return written(("{" + ",".join(entry % n for n in range(count)) + "}").encode())
 
 
+def sparse(file: Path, name: str, gigabytes: int) -> None:
+    """Adds an array of zeros, which takes no room on the disk, to a file of arrays."""
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, end, more = json.loads(content[8 : 8 + size]), len(content) - 8 - size, gigabytes << 30
+    text = json.dumps({**header, name: {"dtype": "F32", "shape": [more // 4], "data_offsets": [end, end + more]}})
+    whole = struct.pack("<Q", len(text)) + text.encode() + content[8 + size :]
+    file.write_bytes(whole)
+    os.truncate(file, len(whole) + more)
+
+
+def added(file: str, name: str):
+    def attack(run: Path, outside: Path) -> None:
+        place = checkpoint(run)
+        sparse(place / file, name, 2)
+        seal(place)
+
+    return attack
+
+
 HEADERS = {
     "a header of 2^62 bytes": written(b"{}", size=1 << 62),
     "a header of 100 MB that is not there": written(b"{}", size=100_000_000),
@@ -39,6 +60,9 @@ HEADERS = {
     "arrays that overlap": arrays(8, embedding=([2], [0, 8]), bias=([1], [4, 8])),
     "arrays of nothing in one place": arrays(0, embedding=([0, 10**9], [0, 0]), bias=([0], [0, 0])),
     "a shape whose product overflows": arrays(4, embedding=([2**33, 2**31], [0, 4])),
+    "2 GB of weights that no network has": added("weights.safetensors", "more"),
+    "2 GB in a layer": added("weights.safetensors", "layers.0.more"),
+    "2 GB that no training has": added("training.safetensors", "optimizer.more"),
     "offsets beyond the end": arrays(4, embedding=([10**9], [0, 4 * 10**9])),
     "offsets that go backwards": arrays(4, embedding=([1], [4, 0])),
     "a pickle": written(b"cos\nsystem\n(S'touch owned'\ntR.", size=0),
