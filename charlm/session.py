@@ -50,7 +50,7 @@ class Session:
     def steps(self) -> int | None:
         """The updates that the configuration says; None if it says minutes."""
         train = self.config.train
-        return sum(map(self.lanes.windows_in, range(train.epochs))) if train.epochs else train.steps
+        return self.lanes.windows_of(train.epochs) if train.epochs else train.steps
 
     @property
     def weights(self) -> Arrays:

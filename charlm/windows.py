@@ -98,6 +98,10 @@ class Lanes:
         """The number of windows in an epoch."""
         return self.windows
 
+    def windows_of(self, epochs: int) -> int:
+        """The number of windows in the first epochs together."""
+        return epochs * self.windows
+
     def after(self, cursor: Cursor) -> Cursor:
         """The cursor of the window that follows."""
         if cursor.window + 1 < self.windows_in(cursor.epoch):
@@ -134,6 +138,10 @@ class PackedLanes(Lanes):
         """As of `Lanes`: as many as the longest lane needs."""
         steps = len(self._layout(epoch)[0])
         return 1 + max(0, -(-(steps - self.k2) // self.k1))
+
+    def windows_of(self, epochs: int) -> int:
+        """As of `Lanes`; each epoch is laid anew, and asked."""
+        return sum(map(self.windows_in, range(epochs)))
 
     def window(self, cursor: Cursor) -> Window:
         """As of `Lanes`."""

@@ -141,6 +141,7 @@ def test_the_cursor_walks_through_epochs_of_unlike_lengths():
         seen.append(cursor)
         cursor = lanes.after(cursor)
     assert seen == [Cursor(epoch, n) for epoch in range(4) for n in range(lanes.windows_in(epoch))]
+    assert len(seen) == lanes.windows_of(4)
 
 
 @pytest.mark.parametrize(("lengths", "scored"), [([1, 1], None), ([3], np.zeros(3, bool)), ([1], None)])

@@ -36,6 +36,7 @@ def test_every_symbol_of_a_lane_is_scored_once_but_for_the_tail(size):
     scored = np.concatenate([w.y[w.loss_mask] for w in epoch_windows(lanes, epoch)])
     assert len(scored) == len(np.unique(scored))
     assert len(ids) - 1 - len(scored) == lanes.unscored
+    assert lanes.windows_of(10**18) == 10**18 * lanes.windows
     tail = lanes.length - k2 - (lanes.windows - 1) * k1
     assert 0 <= tail < k1
     first = lanes.offset(epoch) + 1
