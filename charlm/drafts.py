@@ -181,7 +181,7 @@ def _held(path: Path) -> IO[bytes] | None:
         try:
             file = closing.enter_context(_opened(path))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_replaced(file, path) or not path.exists():
+            if is_replaced(os.fstat(file.fileno()), path) or not path.exists():
                 return None  # it is in its place, or gone
         except (BlockingIOError, FileNotFoundError):
             return None

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from charlm.errors import ModelError, visible
 
@@ -111,10 +111,10 @@ def size_of(folder: Path) -> int:
     return size
 
 
-def is_replaced(file: IO[bytes], path: Path) -> bool:
-    """Whether another file is where an open one was."""
+def is_replaced(state: os.stat_result, path: Path) -> bool:
+    """Whether another file is where one of that state was."""
     with suppress(FileNotFoundError):
-        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return not os.path.samestat(state, path.stat())
     return False
 
 

@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[bytes] | None = None
+        self._locked: os.stat_result | None = None  # the file of the lock, whoever holds it
 
     @property
     def name(self) -> str:
@@ -135,12 +135,12 @@ class Run:
             except OSError as error:
                 raise _unwritable(self.path, error) from None
             closing.pop_all()
-            self._lock = file
+            self._locked = os.fstat(file.fileno())
             return file
 
     def _refuse_another(self) -> None:
         """Somebody may move or remove a run that is trained, and begin another of its name."""
-        if self._lock and not self._lock.closed and is_replaced(self._lock, self.path / "lock"):
+        if self._locked and is_replaced(self._locked, self.path / "lock"):
             raise CharlmError(f"{self.path}: another run has taken this name while it was trained")
 
     def _refuse_links(self) -> None:

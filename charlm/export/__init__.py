@@ -274,7 +274,7 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
 
     from charlm.export import card, parity
 
-    written, before = format_of(name), _inode(destination)
+    written, made = format_of(name), None
     try:
         with _directory(destination.parent), _draft(destination) as draft:
             written.write(language_model, draft)
@@ -288,10 +288,11 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
             usage = written.usage(language_model, draft, title)
             told = f"`sha256sum --check --strict {SUMS}` tells whether a copy is whole"
             digest = told if draft.is_dir() else f"SHA-256: `{sha256_of(draft)}`"
+            made = _inode(draft)
             _put(draft, destination, name, card.card(language_model, title, name, usage, found, digest), force)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
-        if _inode(destination) == before:
+        if made is None or _inode(destination) != made:
             raise CharlmError(f"{destination}: cannot be written: {why}; what was there is as it was") from None
         lost = f"its README may be missing, or it may be lost with the power; {named('force', True)} writes it again"
         raise CharlmError(f"{destination}: stands there, but not safely: {why}; {lost}") from None
