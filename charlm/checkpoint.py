@@ -202,7 +202,9 @@ class Checkpoint:
                 raise ModelError(f"{path}: {name} is {shapes.get(name, 'missing')}; config.json says {shape}")
         if foreign := [name for name in shapes if name not in wanted and not name.startswith("layers.")]:
             raise ModelError(f"{path}: {foreign[0]} is no array of this network")
-        layers = {name.split(".")[1] for name in shapes if name.startswith("layers.")}
+        layers: dict[str, list[str]] = {}  # the names of each one's arrays
+        for name in shapes.keys() - wanted.keys():
+            layers.setdefault(name.split(".")[1], []).append(name)
         if len(layers) != model.layers:
             raise ModelError(f"{path}: has {len(layers)} layers; config.json says {model.layers}")
         for n in range(model.layers):
@@ -211,10 +213,10 @@ class Checkpoint:
             if rows != inputs or columns // model.units not in range(1, MOST_GATES + 1) or columns % model.units:
                 has = shapes.get(name, "missing")
                 raise ModelError(f"{path}: {name} is {has}; config.json says ({inputs}, a multiple of {model.units})")
-            own = {name: shape for name, shape in shapes.items() if name.startswith(f"layers.{n}.")}
-            for name, shape in own.items():
-                if len(own) > MOST_ARRAYS or math.prod(shape) > (inputs + model.units) * columns:
-                    raise ModelError(f"{path}: {name} is {shape}, which is no array of such a layer")
+            own = layers[str(n)]
+            for name in own:
+                if len(own) > MOST_ARRAYS or math.prod(shapes[name]) > (inputs + model.units) * columns:
+                    raise ModelError(f"{path}: {name} is {shapes[name]}, which is no array of such a layer")
 
     def check_training(self) -> None:
         """Holds what resuming needs besides the weights against them, before anything of its size is allocated.

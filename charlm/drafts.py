@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charlm.errors import ModelError
-from charlm.files import UNSUPPORTED, is_replaced, is_sealed, read_json, replacing, sealed, sync, to_json
+from charlm.files import UNSUPPORTED, is_sealed, read_json, replacing, sealed, sync, to_json
 
 KEPT_SECONDS = 7 * 86_400.0  # since it was last written to, a draft is nobody's
 READ_BYTES = 1 << 24
@@ -181,7 +181,7 @@ def _held(path: Path) -> IO[bytes] | None:
         try:
             file = closing.enter_context(_opened(path))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_replaced(os.fstat(file.fileno()), path) or not path.exists():
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return None  # it is in its place, or gone
         except (BlockingIOError, FileNotFoundError):
             return None

@@ -112,7 +112,7 @@ def size_of(folder: Path) -> int:
 
 
 def is_replaced(state: os.stat_result, path: Path) -> bool:
-    """Whether another file is where one of that state was."""
+    """True if a path leads to another file than the one of that state; False if it leads nowhere."""
     with suppress(FileNotFoundError):
         return not os.path.samestat(state, path.stat())
     return False

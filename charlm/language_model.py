@@ -264,7 +264,7 @@ class LanguageModel:
         return [next(found) if source else [Hypothesis("", 0.0, 0)] for source in sources]
 
     def forecaster(self) -> Forecaster:
-        """What draws continuations of number series; raises UsageError if it is no model of them."""
+        """The forecaster, which draws continuations of number series; raises UsageError if it is no model of them."""
         if not isinstance(self.alphabet, SeriesAlphabet):
             name = self.checkpoint.run_name
             raise UsageError(f"{name}: is no model of number series; train one with tokenizer='series'")

@@ -38,7 +38,7 @@ class Allowed:
 
 
 def at_least(least: float) -> Allowed:
-    """Finite numbers from one on."""
+    """Finite numbers of `least` or more."""
     return Allowed(f"at least {least:g}", lambda value: least <= value < math.inf)
 
 
@@ -54,7 +54,7 @@ def between(least: float, most: float) -> Allowed:
 
 
 def one_of(*names: str) -> Allowed:
-    """Some names."""
+    """One of these names."""
     return Allowed(f"one of {', '.join(names)}", lambda value: value in names, names)
 
 

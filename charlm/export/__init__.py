@@ -300,7 +300,7 @@ def _exported(language_model: LanguageModel, destination: Path, name: str, title
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """What tells a file or folder from another; None if there is none."""
+    """The device and inode of a file or folder, which no other has; None if there is none."""
     with suppress(OSError):
         return (state := path.stat()).st_dev, state.st_ino
     return None
